@@ -1,0 +1,56 @@
+//! Every label, annotation, environment variable and path that operator and runner share.
+
+/// Label of a child: UID of the ScriptRunner that owns it.
+pub const UID: &str = "scriptrunner.io/uid";
+/// Label of a child: the mode, as written in the spec.
+pub const MODE: &str = "scriptrunner.io/mode";
+/// Label of a child: number of the run it belongs to.
+pub const RUN: &str = "scriptrunner.io/run";
+/// Label of a pod: ordinal of the pod among the pods of its node in its run, from 1.
+pub const ATTEMPT: &str = "scriptrunner.io/attempt";
+/// Label of a pod: UID of the Node it was made for.
+pub const NODE_UID: &str = "scriptrunner.io/node-uid";
+/// Annotation of a child: name of its ScriptRunner (may be longer than a label value).
+pub const NAME: &str = "scriptrunner.io/name";
+/// Annotation of a pod: name of the Node it was made for (may be longer than a label value).
+pub const NODE: &str = "scriptrunner.io/node";
+/// Annotation of the CRD: number of the status schema, see [`crate::SCHEMA`].
+pub const SCHEMA: &str = "scriptrunner.io/schema";
+/// Label of a namespace that admits privileged runs; its only meaning-bearing value is [`PRIVILEGED_ALLOWED`].
+pub const PRIVILEGED: &str = "scriptrunner.io/privileged";
+/// Value of [`PRIVILEGED`] that admits privileged runs.
+pub const PRIVILEGED_ALLOWED: &str = "allowed";
+
+/// Prefix of environment variables that only the runner sets.
+pub const ENV_PREFIX: &str = "SCRIPTRUNNER_";
+/// Environment of the script: name of the node.
+pub const ENV_NODE: &str = "SCRIPTRUNNER_NODE";
+/// Environment of the script: number of the run.
+pub const ENV_RUN: &str = "SCRIPTRUNNER_RUN";
+/// Environment of the script: ordinal of the pod within the run, from 1.
+pub const ENV_ATTEMPT: &str = "SCRIPTRUNNER_ATTEMPT";
+/// Environment of the script: ordinal of the execution within the run on this node, from 1, growing over pods.
+pub const ENV_SERIAL: &str = "SCRIPTRUNNER_SERIAL";
+/// Environment of the script: where the node's `/` is mounted; only in mode `PrivilegedWithHostFS`.
+pub const ENV_HOST_ROOT: &str = "SCRIPTRUNNER_HOST_ROOT";
+
+/// Folder with the pinned inputs, read-only.
+pub const INPUT_DIR: &str = "/scriptrunner/input";
+/// File name of the canonical pinned spec in [`INPUT_DIR`], and key in the run's ConfigMap.
+pub const SPEC_FILE: &str = "spec.json";
+/// File name of the script in [`INPUT_DIR`], and key in the run's ConfigMap.
+pub const SCRIPT_FILE: &str = "script";
+/// Working folder and HOME of the script; made again when the script deleted it.
+pub const WORK_DIR: &str = "/scriptrunner/work";
+/// Folder of the runner's own state, in an emptyDir that outlives a container restart.
+pub const STATE_DIR: &str = "/scriptrunner/state";
+/// File in [`STATE_DIR`] that exists from before the first execution on.
+pub const STARTED_FILE: &str = "started";
+/// Where the node's `/` is mounted in mode `PrivilegedWithHostFS`.
+pub const HOST_ROOT: &str = "/host";
+/// The kubelet's default termination message file.
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
+/// Name of the runner's container.
+pub const CONTAINER: &str = "runner";
+/// Version of the contract between operator and runner: arguments, inputs, termination message.
+pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,147 @@
+//! Why a node, an execution or a condition is as it is: every CamelCase reason that the status can carry.
+
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The reason as written in the status.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)* }
+            }
+
+            /// The reason that the text names, if this version knows it.
+            pub fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a node is in its state. The runner reports those up to `NotExecuted`, the operator all others.
+    NodeReason {
+        /// The script exited with another code than 0, or was ended by a signal.
+        ScriptFailed,
+        /// The script ran longer than `executionDeadlineSeconds`.
+        ExecutionDeadlineExceeded,
+        /// A dependency could not be installed; the script was not run.
+        DependencyInstallFailed,
+        /// The interpreter could not be started.
+        InterpreterNotStarted,
+        /// The mounted inputs are not those that the pod was made for; the script was not run.
+        InputTampered,
+        /// The kubelet started the pod a second time; the script was not run again.
+        Restarted,
+        /// The pod was told to end while the script ran.
+        Interrupted,
+        /// The runner ended the pod to hand its results over; the repetition goes on in the next pod.
+        HandedOver,
+        /// The runner could not do its work, for example write to its folders.
+        RunnerFailed,
+        /// Nothing was executed.
+        NotExecuted,
+
+        /// The memory limit was exceeded.
+        OOMKilled,
+        /// The kubelet evicted the pod.
+        Evicted,
+        /// Somebody deleted the pod.
+        PodDeleted,
+        /// The pod vanished and left no answer.
+        PodLost,
+        /// A newer run came first.
+        Superseded,
+        /// The image could not be pulled within `podStartDeadlineSeconds`.
+        ImagePullFailed,
+        /// The pod did not start within `podStartDeadlineSeconds`.
+        StartDeadlineExceeded,
+        /// The container could not be created or started within `podStartDeadlineSeconds`.
+        ContainerNotStarted,
+        /// The kubelet refused the pod twice, also after the scheduler had placed it.
+        PodRefused,
+        /// The node was not Ready within `podStartDeadlineSeconds`.
+        Unreachable,
+        /// The node is not Ready; it is waited for.
+        NodeNotReady,
+        /// The Node object is gone.
+        NodeGone,
+        /// No Node has the name.
+        NodeNotFound,
+        /// The node has a taint that is not tolerated.
+        Tainted,
+        /// The node does not run Linux.
+        UnsupportedOS,
+        /// The container ended without a readable message.
+        NoMessage,
+        /// A pod with the same name is not ours.
+        NameConflict,
+        /// The node's entry was lost from the status.
+        StatusLost,
+    }
+}
+
+reasons! {
+    /// Why a condition has its status.
+    ConditionReason {
+        /// The spec can be run.
+        SpecAccepted,
+        /// The spec contradicts itself or exceeds a limit.
+        SpecInvalid,
+        /// The object cannot be read by this operator.
+        Unreadable,
+        /// A privileged mode needs a namespace labelled for it.
+        NamespaceNotPrivileged,
+        /// Even the shortest status of so many nodes would be too large.
+        TooManyNodes,
+        /// The pinned inputs of the run are lost and cannot be made again.
+        InputChanged,
+        /// No node matches.
+        NoMatchingNodes,
+        /// Nodes are still to be done.
+        NodesPending,
+        /// The API server refuses the pods.
+        PodsRefused,
+        /// Every desired node is done.
+        AllNodesDone,
+        /// Every desired node succeeded or was skipped.
+        AllNodesSucceeded,
+        /// Some desired node failed or is unknown.
+        NodesFailed,
+        /// The run has not ended.
+        RunNotEnded,
+        /// The run ended without a failure.
+        NoFailure,
+        /// The size limit of the status cost results.
+        StatusSizeLimit,
+        /// Every kept result stands in the status.
+        NothingTruncated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_camel_case_and_read_back() {
+        for reason in NodeReason::ALL {
+            assert_eq!(NodeReason::parse(reason.as_str()), Some(*reason));
+            assert!(reason.as_str().chars().all(|c| c.is_ascii_alphanumeric()));
+        }
+        for reason in ConditionReason::ALL {
+            assert_eq!(ConditionReason::parse(reason.as_str()), Some(*reason));
+        }
+    }
+}

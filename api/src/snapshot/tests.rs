@@ -1,0 +1,125 @@
+//! Tests of the termination message's form.
+
+use super::*;
+use proptest::prelude::*;
+
+fn record() -> Record {
+    Record {
+        protocol: PROTOCOL,
+        boot: "abcd".into(),
+        run: 3,
+        attempt: 1,
+        seq: 7,
+        state: "Succeeded".into(),
+        reason: String::new(),
+        message: String::new(),
+        executions: 5,
+        failures: 0,
+        serial: 5,
+        handed_over: false,
+        exit_code: Some(0),
+        signal: None,
+    }
+}
+
+fn execution(serial: u64, exit_code: i32, stdout: &str, stderr: &str) -> Execution {
+    Execution {
+        run: 3,
+        attempt: 1,
+        serial,
+        start_time: Some(Time(Timestamp::from_second(1_800_000_000).unwrap())),
+        duration_millis: Some(12),
+        exit_code: Some(exit_code),
+        reason: if exit_code == 0 { String::new() } else { "ScriptFailed".into() },
+        stdout: stdout.into(),
+        stderr: stderr.into(),
+        stdout_bytes: Some(stdout.len() as u64),
+        stderr_bytes: Some(stderr.len() as u64),
+        digest: "0123456789abcdef".into(),
+        ..Execution::default()
+    }
+}
+
+#[test]
+fn small_snapshot_round_trips() {
+    let snapshot =
+        Snapshot { record: record(), history: vec![execution(4, 1, "a\n", "é"), execution(5, 0, "b", "")] };
+    assert_eq!(Snapshot::decode(&snapshot.encode(MAX_MESSAGE_BYTES)).unwrap(), snapshot);
+}
+
+#[test]
+fn large_output_keeps_the_newest_and_the_ends() {
+    let history = (1..=100).map(|serial| execution(serial, 0, &"x\n".repeat(4000), "")).collect();
+    let message = Snapshot { record: record(), history }.encode(MAX_MESSAGE_BYTES);
+    assert!(message.len() <= MAX_MESSAGE_BYTES, "{}", message.len());
+    let back = Snapshot::decode(&message).unwrap();
+    assert_eq!(back.history.last().unwrap().serial, 100);
+    assert!(back.history.len() > 20, "{}", back.history.len());
+    assert!(back.history.last().unwrap().stdout.ends_with("x\n"));
+    assert_eq!(back.history.last().unwrap().stdout_bytes, Some(8000));
+}
+
+#[test]
+fn failures_come_before_older_successes() {
+    let mut history: Vec<_> = (1..=60).map(|serial| execution(serial, 0, "ok", "")).collect();
+    history[2] = execution(3, 1, "", "why");
+    let back = Snapshot::decode(&Snapshot { record: record(), history }.encode(MAX_MESSAGE_BYTES)).unwrap();
+    assert!(back.history.iter().any(|execution| execution.serial == 3 && execution.stderr == "why"));
+    assert!(back.history.len() < 60);
+}
+
+#[test]
+fn damaged_lines_are_dropped_and_a_damaged_record_is_an_error() {
+    let snapshot =
+        Snapshot { record: record(), history: vec![execution(4, 0, "a", ""), execution(5, 0, "b", "")] };
+    let message = snapshot.encode(MAX_MESSAGE_BYTES);
+    let cut = &message[..message.len() - 3];
+    assert_eq!(Snapshot::decode(cut).unwrap().history.len(), 1);
+    assert_eq!(Snapshot::decode(&message[1..]), Err(Error::ReadRecord));
+    assert_eq!(Snapshot::decode(""), Err(Error::ReadRecord));
+    let mut other = record();
+    other.protocol = 9;
+    let message = Snapshot { record: other, history: vec![] }.encode(MAX_MESSAGE_BYTES);
+    assert_eq!(Snapshot::decode(&message), Err(Error::MatchProtocol { found: 9 }));
+}
+
+#[test]
+fn text_of_a_stranger_is_made_harmless() {
+    let mut hostile = execution(1, 0, "\u{1b}[2J", "\u{202e}");
+    hostile.reason = "<script>".into();
+    let mut bad = record();
+    bad.message = "\u{1b}]0;x".into();
+    bad.state = "Root".into();
+    let back = Snapshot::decode(&Snapshot { record: bad, history: vec![hostile] }.encode(4096)).unwrap();
+    assert_eq!(back.history[0].stdout, "\u{241b}[2J");
+    assert_eq!(back.history[0].stderr, "\u{fffd}");
+    assert_eq!((back.history[0].reason.as_str(), back.record.state.as_str()), ("", "Unknown"));
+    assert_eq!(back.record.message, "\u{241b}]0;x");
+}
+
+proptest! {
+    #[test]
+    fn never_longer_than_the_limit_and_always_readable(
+        outputs in proptest::collection::vec((any::<String>(), any::<String>(), -1i32..3), 0..20),
+        repeat in 1usize..200, message in any::<String>(),
+    ) {
+        let history = outputs.iter().zip(1..)
+            .map(|((out, err, code), serial)| execution(serial, *code, &make_harmless(out.repeat(repeat).as_bytes()), &make_harmless(err.as_bytes())))
+            .collect::<Vec<_>>();
+        let mut record = record();
+        record.message = make_harmless(message.repeat(repeat).as_bytes());
+        let text = Snapshot { record, history: history.clone() }.encode(MAX_MESSAGE_BYTES);
+        prop_assert!(text.len() <= MAX_MESSAGE_BYTES);
+        let back = Snapshot::decode(&text).unwrap();
+        prop_assert_eq!(back.history.last().map(Execution::key), history.last().map(Execution::key));
+        for execution in &back.history {
+            let original = &history[usize::try_from(execution.serial).unwrap() - 1];
+            prop_assert!(original.stdout.ends_with(&execution.stdout) && original.stderr.ends_with(&execution.stderr));
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_without_panic(text in any::<String>()) {
+        let _ = Snapshot::decode(&text);
+    }
+}

@@ -1,0 +1,7 @@
+//! Version v1alpha1 of the API.
+
+pub mod script_runner;
+pub mod status;
+
+pub use script_runner::*;
+pub use status::*;

@@ -1,0 +1,424 @@
+//! The ScriptRunner resource: what a user may ask for. The comments here are the manual (`kubectl explain`).
+
+#![expect(clippy::duplicated_attributes, reason = "each printer column repeats its keys")]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::ScriptRunnerStatus;
+
+/// Longest script, in bytes of UTF-8.
+pub const MAX_SCRIPT_BYTES: usize = 65_536;
+/// Default of `terminationGracePeriodSeconds`.
+pub const DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS: u32 = 10;
+/// Default of `podStartDeadlineSeconds`.
+pub const DEFAULT_POD_START_DEADLINE_SECONDS: u32 = 600;
+/// Default of `historyLimit`.
+pub const DEFAULT_HISTORY_LIMIT: u32 = 5;
+/// Default of `output.stdoutLimitBytes` and `output.stderrLimitBytes`.
+pub const DEFAULT_OUTPUT_LIMIT_BYTES: u32 = 4096;
+
+/// Runs a script once, or again and again, on every node that a selector picks, and keeps each node's answers in its
+/// status. Editing what runs (script, interpreter, args, env, dependencies, mode, runAs, hostFileSystem, placement,
+/// repeat) starts a new run on all nodes; editing where and how fast it runs, or how much is kept, does not.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "scriptrunner.io",
+    version = "v1alpha1",
+    kind = "ScriptRunner",
+    namespaced,
+    shortname = "sr",
+    category = "all",
+    status = "ScriptRunnerStatus",
+    derive = "PartialEq",
+    doc = "Runs a script on every node that a selector picks, and keeps each node's answers in its status.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desired"),
+    printcolumn(name = "Active", type_ = "integer", json_path = ".status.active"),
+    printcolumn(name = "OK", type_ = "integer", json_path = ".status.succeeded"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.failed"),
+    printcolumn(name = "Skipped", type_ = "integer", json_path = ".status.skipped"),
+    printcolumn(name = "Groups", type_ = "integer", json_path = ".status.outputGroupCount"),
+    printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.nodeLabelSelector) != has(self.nodeNames)").message("give exactly one of nodeLabelSelector and nodeNames; nodeLabelSelector: {} means every node"),
+    validation = Rule::new("!has(self.runAs) || self.mode == 'Normal'").message("runAs is for mode Normal only; remove it: a privileged mode always runs as root"),
+    validation = Rule::new("!has(self.hostFileSystem) || self.mode == 'PrivilegedWithHostFS'").message("hostFileSystem needs mode: PrivilegedWithHostFS"),
+    validation = Rule::new("self.mode == 'Normal' || !has(self.env) || self.env.all(e, !has(e.valueFrom) || !has(e.valueFrom.configMapKeyRef))").message("env from a ConfigMap is for mode Normal only; write the value into the spec, where admission sees it"),
+    validation = Rule::new("!has(self.parallelism) || has(self.executionDeadlineSeconds)").message("parallelism needs executionDeadlineSeconds, so that a hung node cannot hold its slot for ever"),
+    validation = Rule::new("!has(self.parallelism) || !has(self.repeat) || has(self.repeat.count)").message("parallelism cannot be combined with an endless repeat; set repeat.count or remove parallelism"),
+    validation = Rule::new("self.mode == 'Normal' || has(self.parallelism) || (has(self.repeat) && !has(self.repeat.count))").message("a privileged mode must state parallelism (100% is allowed), unless it repeats endlessly")
+)]
+pub struct ScriptRunnerSpec {
+    /// The script, run byte for byte as given: nothing in it is expanded or escaped. A first line that starts with `#!`
+    /// names its interpreter; otherwise `interpreter` does. At most 64 KiB. A change starts a new run.
+    #[schemars(length(min = 1, max = 65536))]
+    #[x_kube(validation = Rule::new("size(bytes(self)) <= 65536").message("script is longer than 64 KiB (65536 bytes of UTF-8); put the bulk into the image or a package"))]
+    pub script: String,
+
+    /// Program and options that run the script; the script's path is appended. Default `["python3", "-u"]`. A `#!` first
+    /// line in the script wins over the default, this field wins over a `#!` line. At most 16 elements. A change starts
+    /// a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 1024)))]
+    pub interpreter: Option<Vec<String>>,
+
+    /// Arguments of the script, passed as they are, without a shell and without expansion. At most 64. A change starts a
+    /// new run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 1024)))]
+    pub args: Vec<String>,
+
+    /// Environment of the script and of the installers, with the meaning it has in a container: `$(NAME)` refers to
+    /// earlier entries. Names that start with `SCRIPTRUNNER_` are the runner's own. At most 100. A change starts a new run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub env: Vec<EnvVar>,
+
+    /// What is installed before the script runs. If an installation fails the script is not run, and the node's reason
+    /// is `DependencyInstallFailed`. A change starts a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependencies: Option<Dependencies>,
+
+    /// Nodes by label. `{}` means every node. Exactly one of `nodeLabelSelector` and `nodeNames`. A node that begins to
+    /// match is run; one that stops matching keeps its entry. A change does not run finished nodes again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_label_selector: Option<LabelSelector>,
+
+    /// Nodes by name, 1 to 5000. A name without a Node is listed as `Skipped` with reason `NodeNotFound`, and run when
+    /// the node appears. A change does not run finished nodes again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 5000), inner(length(min = 1, max = 253)))]
+    pub node_names: Option<Vec<String>>,
+
+    /// How much of the node the script sees. `Normal` passes the Pod Security level *restricted* (with `runAs: Root`
+    /// *baseline*). `Privileged` is root with all privileges, `PrivilegedWithHostFS` also has the node's `/` at `/host`;
+    /// both run only in a namespace labelled `scriptrunner.io/privileged=allowed`, and writing them needs verb `use` on
+    /// `executionmodes.access.scriptrunner.io`. Default `Normal`. A change starts a new run.
+    #[serde(default)]
+    pub mode: Mode,
+
+    /// User of the script in mode `Normal`: `NonRoot` (the default) is a numeric non-root user with a read-only root file
+    /// system, `Root` is root without added capabilities and passes the Pod Security level *baseline*. A change starts a
+    /// new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<RunAs>,
+
+    /// How the node's file system is mounted; only in mode `PrivilegedWithHostFS`. A change starts a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_file_system: Option<HostFileSystem>,
+
+    /// Who puts the pod on its node. `Direct` (the default): the operator names the node, after judging it as a DaemonSet
+    /// would; a pod that the kubelet refuses is replaced once through the scheduler. `Scheduler`: the scheduler places
+    /// it from the start, which may wait or preempt. A change starts a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+
+    /// Runs the script again and again in the same pod. Absent: once. A change starts a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<Repeat>,
+
+    /// How long one execution may take, in seconds, 1 to 31536000. After that the script's process group gets SIGTERM
+    /// and, after `terminationGracePeriodSeconds`, SIGKILL; what it printed is kept. Default: no limit. A change applies
+    /// to pods that start later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub execution_deadline_seconds: Option<u32>,
+
+    /// Time between SIGTERM and SIGKILL, in seconds, 0 to 3600, default 10. A change applies to pods that start later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub termination_grace_period_seconds: Option<u32>,
+
+    /// How long a pod may take to start its runner, and a node to become Ready, in seconds, 1 to 86400, default 600.
+    /// A pod that has not started by then ends as `Failed` with the reason (for example `ImagePullFailed`), a node that
+    /// is not Ready by then as `Unknown` with reason `Unreachable`. A change applies at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub pod_start_deadline_seconds: Option<u32>,
+
+    /// How many nodes may be busy at once: a number from 1, or a percentage of the desired nodes (rounded up, at least
+    /// one node). Needs `executionDeadlineSeconds`; not with an endless repeat; a privileged mode must state it (100% is
+    /// allowed) unless it repeats endlessly. Default: all. A change applies at once and never stops a running node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "count_or_percent")]
+    pub parallelism: Option<IntOrString>,
+
+    /// How many executions are kept per node, newest last, 1 to 100, default 5. The status has a size limit of its own:
+    /// what had to be cut stands in `status.truncation` and the condition `ResultsTruncated`. A change applies to pods
+    /// that start later, and at once to what is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub history_limit: Option<u32>,
+
+    /// How much of the output is kept. The whole output is always in the log of the pod's container. A change applies to
+    /// pods that start later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Output>,
+}
+
+/// One environment variable, as in a container.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.value) && has(self.valueFrom))").message("give value or valueFrom, not both"),
+    validation = Rule::new("!self.name.startsWith('SCRIPTRUNNER_')").message("names that start with SCRIPTRUNNER_ are set by the runner; choose another name")
+)]
+pub struct EnvVar {
+    /// Name, any printable ASCII except `=`, at most 256 characters.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[ -<>-~]+$"))]
+    pub name: String,
+    /// Value, at most 8192 characters. `$(NAME)` refers to earlier entries, `$$` is a literal `$`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8192))]
+    pub value: Option<String>,
+    /// Where the value comes from. Exactly one of its fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<EnvVarSource>,
+}
+
+/// Source of an environment variable, as in a container. Secrets and ConfigMaps are of the ScriptRunner's namespace, and
+/// may be named only by who may create pods there.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.fieldRef), has(self.resourceFieldRef), has(self.configMapKeyRef), has(self.secretKeyRef)].filter(x, x).size() == 1").message("give exactly one of fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef"))]
+pub struct EnvVarSource {
+    /// A field of the pod, for example `status.hostIP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_ref: Option<FieldRef>,
+    /// A resource request or limit of the runner's container, for example `limits.memory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_field_ref: Option<ResourceFieldRef>,
+    /// A key of a ConfigMap; only in mode `Normal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeyRef>,
+    /// A key of a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeyRef>,
+}
+
+/// A field of the pod.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FieldRef {
+    /// Path of the field, at most 256 characters.
+    #[schemars(length(min = 1, max = 256))]
+    pub field_path: String,
+}
+
+/// A resource request or limit of the runner's container.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceFieldRef {
+    /// Name of the resource, for example `limits.memory`, at most 256 characters.
+    #[schemars(length(min = 1, max = 256))]
+    pub resource: String,
+}
+
+/// A key of a ConfigMap or Secret of the same namespace.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyRef {
+    /// Name of the object, at most 253 characters.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in it, at most 253 characters.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+    /// Whether it may be missing; default false: the pod waits for it until `podStartDeadlineSeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
+/// What is installed before the script runs.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Dependencies {
+    /// Python requirements (PEP 508), one each, for example `requests==2.32.3`, installed into an environment of the
+    /// run's own with uv, or with pip where the image has no uv. `env` is also the installer's environment: set
+    /// `UV_INDEX_URL` or `PIP_INDEX_URL` there for an index of your own. At most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    #[x_kube(validation = Rule::new("self.all(p, !p.startsWith('-'))").message("a pip requirement cannot start with '-': options are not requirements; set them in env, for example PIP_INDEX_URL"))]
+    pub pip: Vec<String>,
+}
+
+/// Nodes by label, with the meaning of a Kubernetes label selector: all its parts must hold.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelSelector {
+    /// Labels that the node must have, with these values. At most 32.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub match_labels: BTreeMap<String, String>,
+    /// Further conditions on labels. At most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub match_expressions: Vec<LabelSelectorRequirement>,
+}
+
+/// One condition on a label.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)").message("operators In and NotIn need values, Exists and DoesNotExist take none"))]
+pub struct LabelSelectorRequirement {
+    /// Label key, at most 317 characters.
+    #[schemars(length(min = 1, max = 317))]
+    pub key: String,
+    /// How the label is compared.
+    pub operator: LabelOperator,
+    /// Values for `In` and `NotIn`, at most 256 of at most 63 characters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 63)))]
+    pub values: Vec<String>,
+}
+
+/// How a label is compared.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelOperator {
+    /// The label exists and its value is one of `values`.
+    In,
+    /// The label is absent, or its value is none of `values`.
+    NotIn,
+    /// The label exists.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+}
+
+/// How much of the node the script sees.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// Passes the Pod Security level *restricted* (with `runAs: Root` *baseline*).
+    #[default]
+    Normal,
+    /// Root with all privileges.
+    Privileged,
+    /// Root with all privileges, and the node's `/` at `/host`.
+    PrivilegedWithHostFS,
+}
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 3] = [Self::Normal, Self::Privileged, Self::PrivilegedWithHostFS];
+
+    /// The mode as written in a spec.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Privileged => "Privileged",
+            Self::PrivilegedWithHostFS => "PrivilegedWithHostFS",
+        }
+    }
+
+    /// Whether this mode is root on the node.
+    pub fn is_privileged(self) -> bool {
+        match self {
+            Self::Normal => false,
+            Self::Privileged | Self::PrivilegedWithHostFS => true,
+        }
+    }
+}
+
+/// User of the script in mode `Normal`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunAs {
+    /// A numeric non-root user.
+    #[default]
+    NonRoot,
+    /// Root without added capabilities.
+    Root,
+}
+
+/// How the node's file system is mounted.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct HostFileSystem {
+    /// `ReadWrite` (the default) or `ReadOnly`, which includes every mount below `/`. A privileged script can mount it
+    /// again for writing: this guards against mistakes, not against intent.
+    #[serde(default)]
+    pub access_mode: AccessMode,
+}
+
+/// Access to the node's file system.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessMode {
+    /// Read and write.
+    #[default]
+    ReadWrite,
+    /// Read only.
+    ReadOnly,
+}
+
+/// Who puts the pod on its node.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// The operator names the node.
+    #[default]
+    Direct,
+    /// The scheduler places the pod.
+    Scheduler,
+}
+
+/// Runs the script again and again in the same pod; executions of a node never overlap.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Repeat {
+    /// How many executions, 1 to 1000000. Absent: endless, until the ScriptRunner is changed or deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub count: Option<u32>,
+    /// Time from the start of one execution to the start of the next, in seconds, 1 to 2678400. An execution that takes
+    /// longer is followed by the next at once.
+    #[schemars(range(min = 1, max = 2_678_400))]
+    pub period_seconds: u32,
+    /// Time before the first execution of the run on each node, in seconds, 0 to 86400, default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub initial_delay_seconds: Option<u32>,
+    /// What ends the repetition of a node early: `Never` (the default), its first `Failure`, or its first `Success`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_on: Option<StopOn>,
+}
+
+/// What ends the repetition of a node early.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StopOn {
+    /// Nothing.
+    #[default]
+    Never,
+    /// The first failed execution.
+    Failure,
+    /// The first successful execution.
+    Success,
+}
+
+/// How much of the output is kept in the status.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// Bytes of stdout kept per execution, 0 to 65536, default 4096; the end is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65_536))]
+    pub stdout_limit_bytes: Option<u32>,
+    /// Bytes of stderr kept per execution, 0 to 65536, default 4096; the end is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65_536))]
+    pub stderr_limit_bytes: Option<u32>,
+}
+
+fn count_or_percent(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 1,
+        "maxLength": 4,
+        "pattern": "^([1-9][0-9]?|100)%$",
+    })
+}

@@ -1,0 +1,343 @@
+//! The status of a ScriptRunner. Only the operator writes it. No bound and no enum stands in its schema, so that an older
+//! operator can read a newer one's; sizes are bounded in code.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What became of a ScriptRunner. `nodes` has the answer of each node.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ScriptRunnerStatus {
+    /// The generation of the spec that this status was computed from, accepted or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The newest generation that was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_generation: Option<i64>,
+    /// UID of the object this status was written for; another one after a restore from a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "objectUID")]
+    pub object_uid: Option<String>,
+    /// `Accepted`: the spec can be run. `Progressing`: nodes are still to be done. `Complete`: every desired node is done
+    /// and none failed or is unknown. `Failed`: the run is over and some did. `Suspended`, `Consistent`: reserved.
+    /// `ResultsTruncated`: the size limit cost results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The current run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunStatus>,
+    /// The last ten runs before the current one, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent_runs: Vec<RecentRun>,
+    /// When a run last completed without a failed or unknown node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_successful_time: Option<Time>,
+    /// Nodes that this run is for; the sum of `pending`, `active`, `succeeded`, `failed`, `skipped` and `unknown`.
+    #[serde(default)]
+    pub desired: u32,
+    /// Desired nodes that have not started.
+    #[serde(default)]
+    pub pending: u32,
+    /// Desired nodes whose pod was created and has not ended.
+    #[serde(default)]
+    pub active: u32,
+    /// Desired nodes whose last attempt succeeded.
+    #[serde(default)]
+    pub succeeded: u32,
+    /// Desired nodes whose last attempt failed, or was interrupted.
+    #[serde(default)]
+    pub failed: u32,
+    /// Desired nodes that were left out, with the reason in their entry.
+    #[serde(default)]
+    pub skipped: u32,
+    /// Desired nodes whose outcome cannot be known.
+    #[serde(default)]
+    pub unknown: u32,
+    /// Active nodes whose latest execution failed.
+    #[serde(default)]
+    pub failing: u32,
+    /// Active nodes with a live session.
+    #[serde(default)]
+    pub connected: u32,
+    /// Nodes done, of nodes desired, for example `18/20`.
+    #[serde(default)]
+    pub progress: String,
+    /// Nodes with the same newest answer, largest group first, at most 20 groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output_groups: Vec<OutputGroup>,
+    /// How many different newest answers there are.
+    #[serde(default)]
+    pub output_group_count: u32,
+    /// One entry per node, keyed by node name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub nodes: BTreeMap<String, NodeStatus>,
+    /// What the size limit cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncation: Option<Truncation>,
+}
+
+/// The current run.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStatus {
+    /// Grows with each run, from 1.
+    pub number: u64,
+    /// What started it: `Created` or `SpecChanged`.
+    pub trigger: String,
+    /// Digest of everything that decides what runs; a run is started by its change.
+    pub spec_hash: String,
+    /// SHA-256 of the script.
+    pub script_digest: String,
+    /// When the run was accepted.
+    pub start_time: Time,
+    /// When its last node was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+}
+
+/// A run before the current one.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentRun {
+    /// Number of the run.
+    pub number: u64,
+    /// What started it.
+    pub trigger: String,
+    /// When it was accepted.
+    pub start_time: Time,
+    /// When its last node was done; absent if a newer run came first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// Nodes it was for.
+    pub desired: u32,
+    /// Of these, succeeded.
+    pub succeeded: u32,
+    /// Of these, failed.
+    pub failed: u32,
+    /// Of these, skipped.
+    pub skipped: u32,
+    /// Of these, unknown.
+    pub unknown: u32,
+}
+
+/// Nodes whose newest answer is the same.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputGroup {
+    /// Exit code of the newest execution; absent if it ended by a signal or has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Digest of the whole answer.
+    pub digest: String,
+    /// How many nodes answered this.
+    pub node_count: u32,
+    /// Their names, folded (`worker[01-17]`), at most 1 KiB.
+    pub nodes: String,
+    /// What they printed, the last 1 KiB.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sample: String,
+}
+
+/// What became of one node.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// `Pending`, `Starting`, `Running`, `Succeeded`, `Failed`, `Skipped`, `Stopped` or `Unknown`.
+    pub state: String,
+    /// Why, in one word, where the state alone does not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Why, in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The run that this entry is of; older than `status.run.number` if the node is not part of the current run.
+    #[serde(default)]
+    pub run: u64,
+    /// Pods made for this node in that run.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Executions on this node over all runs of this entry.
+    #[serde(default)]
+    pub executions: u64,
+    /// Of these, failed.
+    #[serde(default)]
+    pub failures: u64,
+    /// Exit code of the newest execution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Signal that ended the newest execution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Short digest of the Node's UID: the same name with another UID is another node.
+    #[serde(default, skip_serializing_if = "String::is_empty", rename = "nodeID")]
+    pub node_id: String,
+    /// Short digest of the pod's UID, while active.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "podID")]
+    pub pod_id: Option<String>,
+    /// Number of the newest snapshot stored from that pod, while active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// Serial of the newest execution of the entry's run that is known to have happened or was lost; the next pod of
+    /// this node goes on after it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub serial: u64,
+    /// Since when the Node object is gone; such an entry is kept for at most a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_time: Option<Time>,
+    /// The newest executions, newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Execution>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// One execution of the script on one node.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Execution {
+    /// The run.
+    pub run: u64,
+    /// Ordinal of the pod within the run.
+    pub attempt: u32,
+    /// Ordinal of the execution within the run, growing over pods.
+    pub serial: u64,
+    /// When it started, by the node's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// How long it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_millis: Option<u64>,
+    /// Exit code; absent if a signal ended it or it could not be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Why it failed, in one word, where exit code and signal do not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Kept part of stdout, control characters made visible.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stdout: String,
+    /// Kept part of stderr, control characters made visible.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+    /// Bytes that the script wrote to stdout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_bytes: Option<u64>,
+    /// Bytes that the script wrote to stderr.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_bytes: Option<u64>,
+    /// Digest of the whole answer: ending, stdout and stderr.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+}
+
+impl Execution {
+    /// Whether it counts as a success: it ran, and exited with 0.
+    pub fn succeeded(&self) -> bool {
+        self.exit_code == Some(0) && self.signal.is_none() && self.reason.is_empty()
+    }
+
+    /// Bytes of kept output.
+    pub fn output_bytes(&self) -> usize {
+        self.stdout.len() + self.stderr.len()
+    }
+
+    /// What identifies and orders an execution on its node.
+    pub fn key(&self) -> (u64, u32, u64) {
+        (self.run, self.attempt, self.serial)
+    }
+}
+
+/// What the size limit of the object cost.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Truncation {
+    /// Nodes whose results were cut.
+    pub nodes: u32,
+    /// Bytes that were cut.
+    pub bytes: u64,
+}
+
+/// State of a node. Typed as text in the schema, so that an older operator can read a newer one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeState {
+    /// Not started.
+    Pending,
+    /// Its pod exists and has not started the runner.
+    Starting,
+    /// The runner is at work.
+    Running,
+    /// The last attempt succeeded.
+    Succeeded,
+    /// The last attempt failed.
+    Failed,
+    /// Left out.
+    Skipped,
+    /// An execution was interrupted.
+    Stopped,
+    /// The outcome cannot be known.
+    Unknown,
+}
+
+impl NodeState {
+    /// Every state.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Starting,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Skipped,
+        Self::Stopped,
+        Self::Unknown,
+    ];
+
+    /// The state as written in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Starting => "Starting",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Skipped => "Skipped",
+            Self::Stopped => "Stopped",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    /// The state that the text names; a text that no version known here writes is `Unknown`.
+    pub fn parse(text: &str) -> Self {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).unwrap_or(Self::Unknown)
+    }
+
+    /// Whether the node's part of the run is over.
+    pub fn is_done(self) -> bool {
+        match self {
+            Self::Pending | Self::Starting | Self::Running => false,
+            Self::Succeeded | Self::Failed | Self::Skipped | Self::Stopped | Self::Unknown => true,
+        }
+    }
+
+    /// Whether a pod of the node has been created and has not ended.
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Starting | Self::Running)
+    }
+}
+
+impl NodeStatus {
+    /// The state, parsed.
+    pub fn node_state(&self) -> NodeState {
+        NodeState::parse(&self.state)
+    }
+}
