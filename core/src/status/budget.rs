@@ -1,0 +1,1 @@
+//! Keeps an object within its byte budget. Pure.

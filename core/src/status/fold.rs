@@ -1,0 +1,1 @@
+//! Folds node names. Pure.

@@ -1,0 +1,1 @@
+//! Groups nodes by their newest answer. Pure.

@@ -1,0 +1,1 @@
+//! Makes the JSON patch of a status. Pure.
