@@ -1,6 +1,8 @@
 //! The ScriptRunner resource: what a user may ask for. The comments here are the manual (`kubectl explain`).
 
 #![expect(clippy::duplicated_attributes, reason = "each printer column repeats its keys")]
+#![expect(clippy::struct_field_names, reason = "the names are those of the Kubernetes API")]
+#![expect(unreachable_pub, reason = "KubeSchema derives through private copies of the structs")]
 
 use std::collections::BTreeMap;
 

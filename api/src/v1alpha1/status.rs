@@ -1,6 +1,8 @@
 //! The status of a ScriptRunner. Only the operator writes it. No bound and no enum stands in its schema, so that an older
 //! operator can read a newer one's; sizes are bounded in code.
 
+#![expect(unreachable_pub, reason = "KubeSchema derives through private copies of the structs")]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
