@@ -1,1 +1,160 @@
-//! Placeholder.
+//! The single list of what the operator may ask of the API server, with the reason of each. Pure.
+//!
+//! `deploy/` is generated from it, and the integration tests run with nothing else: a missing rule fails there.
+//!
+//! **Invariant:** no Secrets, no exec, no logs, no impersonation, no wildcard, and never an edit of a pod, a namespace, a
+//! spec or an admission policy.
+
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use scriptrunner_api::GROUP;
+
+/// Name of the custom resource definition that the operator reads.
+pub const CRD_NAME: &str = "scriptrunners.scriptrunner.io";
+
+/// One thing that the operator may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Resource, or resource and subresource.
+    pub resource: &'static str,
+    /// The only names it is for; empty for every name.
+    pub names: &'static [&'static str],
+    /// What may be done.
+    pub verbs: &'static [&'static str],
+    /// What it is needed for. Stands as a comment in the manifest.
+    pub why: &'static str,
+}
+
+impl Rule {
+    /// The rule as RBAC has it.
+    pub fn policy_rule(&self) -> PolicyRule {
+        let Self { group, resource, names, verbs, why: _ } = self;
+        let strings = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        PolicyRule {
+            api_groups: Some(vec![(*group).to_owned()]),
+            resources: Some(vec![(*resource).to_owned()]),
+            resource_names: (!names.is_empty()).then(|| strings(names)),
+            verbs: strings(verbs),
+            non_resource_urls: None,
+        }
+    }
+}
+
+/// What it may do in the whole cluster.
+pub const CLUSTER: &[Rule] = &[
+    Rule {
+        group: GROUP,
+        resource: "scriptrunners",
+        names: &[],
+        verbs: &["get", "list", "watch"],
+        why: "What users ask for. Read only: the spec is theirs.",
+    },
+    Rule {
+        group: GROUP,
+        resource: "scriptrunners/status",
+        names: &[],
+        verbs: &["patch"],
+        why: "The answers of the nodes. Patches only, each with a test on UID and resourceVersion.",
+    },
+    Rule {
+        group: "",
+        resource: "pods",
+        names: &[],
+        verbs: &["get", "list", "watch", "create", "delete"],
+        why: "The runners. Get: before a pod that the watch called deleted is replaced, and before one with its name is adopted. Never an update.",
+    },
+    Rule {
+        group: "",
+        resource: "configmaps",
+        names: &[],
+        verbs: &["get", "list", "watch", "create", "delete"],
+        why: "The immutable inputs of each run. Get: before one with its name is adopted. List and watch: metadata only, by our label.",
+    },
+    Rule {
+        group: "",
+        resource: "nodes",
+        names: &[],
+        verbs: &["list", "watch"],
+        why: "Where scripts run: labels, taints and readiness of each node.",
+    },
+    Rule {
+        group: "",
+        resource: "namespaces",
+        names: &[],
+        verbs: &["list", "watch"],
+        why: "Which namespaces admit privileged runs. Metadata only.",
+    },
+    Rule {
+        group: "events.k8s.io",
+        resource: "events",
+        names: &[],
+        verbs: &["create", "patch"],
+        why: "What happened, for kubectl describe. Patch: a repeated event is counted, not written again.",
+    },
+    Rule {
+        group: "apiextensions.k8s.io",
+        resource: "customresourcedefinitions",
+        names: &[CRD_NAME],
+        verbs: &["get"],
+        why: "The number of the installed schema: an older one would drop results without a word.",
+    },
+];
+
+/// What it may do in its own namespace only.
+pub const OWN_NAMESPACE: &[Rule] = &[Rule {
+    group: "coordination.k8s.io",
+    resource: "leases",
+    names: &[],
+    verbs: &["get", "create", "update"],
+    why: "One operator at a time writes. RBAC cannot narrow a create by name, so the namespace narrows it.",
+}];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> impl Iterator<Item = &'static Rule> {
+        CLUSTER.iter().chain(OWN_NAMESPACE)
+    }
+
+    #[test]
+    fn nothing_is_asked_for_by_wildcard_or_without_a_reason() {
+        for rule in all() {
+            let words = [rule.group, rule.resource].into_iter().chain(rule.verbs.iter().copied());
+            assert!(words.into_iter().all(|word| !word.contains('*')), "{rule:?}");
+            assert!(rule.why.ends_with('.') && !rule.why.contains('\n'), "{rule:?}");
+            assert!(!rule.verbs.is_empty(), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn what_would_make_the_operator_a_way_to_more_rights_is_absent() {
+        for rule in all() {
+            assert!(!["secrets", "serviceaccounts/token", "pods/exec", "pods/log"].contains(&rule.resource));
+            assert!(!["admissionregistration.k8s.io", "rbac.authorization.k8s.io"].contains(&rule.group));
+            for verb in ["impersonate", "escalate", "bind", "use", "deletecollection"] {
+                assert!(!rule.verbs.contains(&verb), "{rule:?}");
+            }
+            assert!(
+                rule.resource != "pods" || !rule.verbs.contains(&"patch") && !rule.verbs.contains(&"update")
+            );
+        }
+    }
+
+    #[test]
+    fn the_definition_that_is_read_is_the_one_that_is_installed() {
+        let names: Vec<_> =
+            scriptrunner_api::all_crds().into_iter().map(|crd| crd.metadata.name.unwrap()).collect();
+        assert_eq!(names, [CRD_NAME]);
+    }
+
+    #[test]
+    fn each_resource_stands_once() {
+        let mut keys: Vec<_> = all().map(|rule| (rule.group, rule.resource)).collect();
+        let count = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
+    }
+}

@@ -1,0 +1,88 @@
+//! The generated files are those of the code, and say what the code means.
+
+use std::{collections::BTreeSet, fs};
+
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        rbac::v1::{ClusterRole, Role},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::*;
+
+fn read_back<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(object: &T) {
+    let text = yaml::document(object);
+    assert_eq!(&serde_saphyr::from_str::<T>(&text).unwrap(), object, "{text}");
+}
+
+#[test]
+fn files_of_the_repository_are_up_to_date() {
+    for File { path, contents } in files() {
+        ensure_file(&Path::new(ROOT).join(path), &contents, true).unwrap();
+    }
+}
+
+#[test]
+fn generated_folders_hold_nothing_else() {
+    let generated: BTreeSet<PathBuf> = files().into_iter().map(|file| file.path).collect();
+    for folder in ["crds", "deploy"] {
+        for entry in fs::read_dir(Path::new(ROOT).join(folder)).unwrap() {
+            let path = Path::new(folder).join(entry.unwrap().file_name());
+            assert!(generated.contains(&path), "{path:?} is not generated; remove it");
+        }
+    }
+}
+
+#[test]
+fn objects_read_back_as_they_were() {
+    for crd in scriptrunner_api::all_crds() {
+        read_back::<CustomResourceDefinition>(&crd);
+    }
+    policies::policies().iter().for_each(read_back);
+    policies::bindings().iter().for_each(read_back);
+    read_back(&namespace());
+    read_back::<Deployment>(&deployment::deployment());
+}
+
+#[test]
+fn roles_read_back_as_their_rules() {
+    let cluster: ClusterRole =
+        serde_saphyr::from_str(&yaml::role("ClusterRole", OPERATOR, None, rbac::CLUSTER)).unwrap();
+    let expected: Vec<_> = rbac::CLUSTER.iter().map(rbac::Rule::policy_rule).collect();
+    assert_eq!(cluster.rules, Some(expected));
+    assert_eq!(cluster.metadata, named(false));
+
+    let own: Role =
+        serde_saphyr::from_str(&yaml::role("Role", OPERATOR, Some(NAMESPACE), rbac::OWN_NAMESPACE)).unwrap();
+    let expected: Vec<_> = rbac::OWN_NAMESPACE.iter().map(rbac::Rule::policy_rule).collect();
+    assert_eq!(own.rules, Some(expected));
+    assert_eq!(own.metadata, named(true));
+}
+
+#[test]
+fn every_rule_stands_below_its_reason() {
+    let text = yaml::role("ClusterRole", OPERATOR, None, rbac::CLUSTER);
+    let comments = text.lines().filter(|line| line.starts_with('#')).collect::<Vec<_>>().join(" ");
+    let words = comments.replace('#', "").split_whitespace().collect::<Vec<_>>().join(" ");
+    for rule in rbac::CLUSTER {
+        assert!(words.contains(rule.why), "{:?}", rule.why);
+    }
+    assert!(text.lines().all(|line| line.len() <= 118));
+}
+
+#[test]
+fn check_refuses_a_difference_and_names_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deploy/file.yaml");
+    assert!(matches!(ensure_file(&path, "new", true), Err(Error::Read { .. })));
+    ensure_file(&path, "old", false).unwrap();
+    let stale = ensure_file(&path, "new", true).unwrap_err();
+    assert!(matches!(stale, Error::Stale { .. }));
+    assert!(stale.to_string().contains(GENERATE));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    ensure_file(&path, "new", false).unwrap();
+    ensure_file(&path, "new", true).unwrap();
+}
