@@ -1,0 +1,175 @@
+//! Images without a registry: the pause image is packed here, others are imported from archives into every node.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    component::config::{CONTAINERD_SOCKET, NODE_BINARIES},
+    error::{Error, Result},
+    folder::{self, ClusterFolder},
+    node::Node,
+    tool,
+};
+
+/// The image of the process that holds a pod's namespaces.
+pub(crate) const PAUSE_IMAGE: &str = "localhost/scriptrunner/pause:1";
+
+/// Where a node's `/var` keeps the pause image's archive, to have it before the API server is there.
+const PAUSE_ON_NODE: &str = "lib/testcluster/pause.tar";
+
+/// Puts the pause image's archive into a node's `/var`.
+pub(crate) fn place_pause(cluster: &ClusterFolder, var: &Path) -> Result<()> {
+    let target = var.join(PAUSE_ON_NODE);
+    if let Some(above) = target.parent() {
+        folder::make(above, 0o755)?;
+    }
+    let archive = cluster.path().join("pause.tar");
+    fs::copy(&archive, &target).map_err(Error::file("copy", &archive)).map(drop)
+}
+
+/// Inside a node: gives the pause image to containerd.
+pub(crate) fn import_pause() -> Result<()> {
+    let archive = Path::new("/var").join(PAUSE_ON_NODE);
+    let program = Path::new(NODE_BINARIES).join("containerd/ctr");
+    import(&program, Path::new(CONTAINERD_SOCKET), &archive).map(drop)
+}
+
+/// Packs the pause image from the program that is built beside this one.
+pub(crate) fn pack_pause(program: &Path, archive: &Path) -> Result<()> {
+    let program = fs::read(program).map_err(|_| Error::Machine {
+        what: format!("{program:?} is missing: build it with `cargo build -p scriptrunner-testcluster`"),
+    })?;
+    let packed = docker_archive(PAUSE_IMAGE, "pause", &program).map_err(Error::file("pack", archive))?;
+    folder::write(archive, packed, 0o644)
+}
+
+/// A docker-archive of one layer with one program.
+fn docker_archive(image: &str, name: &str, program: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut layer = tar::Builder::new(Vec::new());
+    append(&mut layer, name, program, 0o755)?;
+    let layer = layer.into_inner()?;
+    let config = json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Entrypoint": [format!("/{name}")]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))]},
+    })
+    .to_string();
+    let (config_name, layer_name) = (format!("{}.json", digest(config.as_bytes())), "layer.tar");
+    let manifest = json!([{"Config": config_name, "RepoTags": [image], "Layers": [layer_name]}]).to_string();
+    let mut archive = tar::Builder::new(Vec::new());
+    append(&mut archive, &config_name, config.as_bytes(), 0o644)?;
+    append(&mut archive, layer_name, &layer, 0o644)?;
+    append(&mut archive, "manifest.json", manifest.as_bytes(), 0o644)?;
+    archive.into_inner()
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8], mode: u32) -> std::io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(mode);
+    header.set_cksum();
+    archive.append_data(&mut header, name, content)
+}
+
+fn digest(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Keeps an archive for the nodes that come later; gives where.
+pub(crate) fn remember(cluster: &ClusterFolder, archive: &Path) -> Result<PathBuf> {
+    let mut start = [0; 512];
+    let mut file = File::open(archive).map_err(Error::file("open", archive))?;
+    file.read_exact(&mut start).map_err(Error::file("read", archive))?;
+    let metadata = file.metadata().map_err(Error::file("read", archive))?;
+    let name = archive.file_name().unwrap_or_default().to_string_lossy();
+    folder::make(&cluster.images(), 0o755)?;
+    let kept = cluster.images().join(format!("{}-{}-{name}", metadata.mtime(), metadata.size()));
+    if !kept.exists() {
+        // A newer archive of the same name takes the older one's place.
+        for older in
+            archives(cluster)?.iter().filter(|path| path.to_string_lossy().ends_with(&format!("-{name}")))
+        {
+            folder::remove(older)?;
+        }
+        folder::link_or_copy(archive, &kept)?;
+    }
+    Ok(kept)
+}
+
+/// The archives that every node should have.
+pub(crate) fn archives(cluster: &ClusterFolder) -> Result<Vec<PathBuf>> {
+    let folder = cluster.images();
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(&folder).map_err(Error::file("read", &folder))?;
+    Ok(entries.flatten().map(|entry| entry.path()).collect())
+}
+
+/// Imports archives into a node, except those it has; gives the names of the images.
+pub(crate) fn provide(node: &Node<'_>, archives: &[PathBuf], ctr: &Path) -> Result<Vec<String>> {
+    let record = node.disk().join("images.json");
+    let mut had: Vec<PathBuf> = fs::read_to_string(&record)
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    let mut names = Vec::new();
+    for archive in archives {
+        if had.contains(archive) {
+            continue;
+        }
+        names.extend(import(ctr, &node.containerd_socket()?, archive)?);
+        had.push(archive.clone());
+    }
+    let text = serde_json::to_string(&had)
+        .map_err(|error| Error::Encode { what: "the list of images".into(), reason: error.to_string() })?;
+    folder::write(&record, text, 0o644)?;
+    Ok(names)
+}
+
+fn import(ctr: &Path, socket: &Path, archive: &Path) -> Result<Vec<String>> {
+    let mut command = Command::new(ctr);
+    command.arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", "import"]);
+    let said = tool::output(command.arg(archive).env("PATH", tool::PATH), None)?;
+    Ok(said.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_image_names_its_parts() {
+        let packed = docker_archive("localhost/x:1", "x", b"program").unwrap();
+        let mut archive = tar::Archive::new(packed.as_slice());
+        let names: Vec<String> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+            .collect();
+        assert_eq!(names.len(), 3);
+        assert_eq!(names[1..], ["layer.tar", "manifest.json"]);
+        assert!(String::from_utf8_lossy(&packed).contains(r#""Entrypoint":["/x"]"#));
+    }
+
+    #[test]
+    fn a_newer_archive_of_the_same_name_replaces_the_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("image.tar");
+        fs::write(&archive, [0; 1024]).unwrap();
+        let cluster = ClusterFolder::at(folder.path().join("cluster"));
+        remember(&cluster, &archive).unwrap();
+        fs::write(&archive, [0; 2048]).unwrap();
+        let kept = remember(&cluster, &archive).unwrap();
+        assert_eq!(archives(&cluster).unwrap(), [kept]);
+    }
+}

@@ -1,0 +1,1 @@
+//! A namespace per test.
