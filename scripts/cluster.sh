@@ -81,13 +81,18 @@ for_each_archive() {
   "$@" "$IMAGES/operator.tar" && "$@" "$IMAGES/runner.tar"
 }
 
-# install_scriptrunner: crds/ and deploy/, and waits until the operator is ready.
-install_scriptrunner() {
-  step "installing ScriptRunner"
+# Everything of crds/ and deploy/ but the operator itself.
+apply_definitions() {
   "${KUBECTL[@]}" apply -f "$ROOT/crds"
   "${KUBECTL[@]}" wait --for=condition=Established --timeout=60s -f "$ROOT/crds" >/dev/null
   local manifest
   for manifest in "$ROOT"/deploy/[012]*.yaml; do "${KUBECTL[@]}" apply -f "$manifest"; done
+}
+
+# install_scriptrunner: crds/ and deploy/, and waits until the operator is ready.
+install_scriptrunner() {
+  step "installing ScriptRunner"
+  apply_definitions
   "${KUBECTL[@]}" patch --local -f "$ROOT/deploy/30-operator.yaml" -p "$(deployment_patch)" -o yaml |
     "${KUBECTL[@]}" apply -f -
   "${KUBECTL[@]}" --namespace scriptrunner-system rollout status deployment/scriptrunner-operator --timeout=180s ||

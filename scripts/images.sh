@@ -9,6 +9,11 @@ BINARIES=target/x86_64-unknown-linux-gnu/release
 IMAGES=$OUT/images
 DEBIAN_RELEASE=bookworm
 DEBIAN_PACKAGES=python3,python3-pip,python3-venv,ca-certificates
+DEBIAN_DOCKERFILE='FROM scratch
+ADD base.tar /
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+CMD ["python3"]
+'
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/scriptrunner
 
 build_binaries() {
@@ -66,16 +71,19 @@ image_id() {
 
 # Chooses BASE of the runner image: $BASE if given, else that of Dockerfile.runner, else Debian's own packages.
 choose_base() {
-  local debian=localhost/scriptrunner-base:$DEBIAN_RELEASE seconds=120
+  local debian seconds=120
+  debian=localhost/scriptrunner-base:$DEBIAN_RELEASE-$(short_digest "$DEBIAN_PACKAGES $DEBIAN_DOCKERFILE")
   BASE=${BASE:-$(sed -n 's/^ARG BASE=//p' "$ROOT/Dockerfile.runner")}
   [[ -z $(image_id "$BASE") ]] || return 0
   # Where the other base has been made before, a registry is not waited for long.
   [[ -z $(image_id "$debian") ]] || seconds=15
-  pull_base "$seconds" && return
+  if pull_base "$seconds"; then return; fi
   step "no image registry answers for $BASE: using a Debian base made with debootstrap"
   BASE=$debian
-  make_debian_base
+  [[ -n $(image_id "$BASE") ]] || make_debian_base
 }
+
+short_digest() { printf '%s' "$1" | sha256sum | cut -c 1-12; }
 
 # pull_base SECONDS
 pull_base() {
@@ -90,16 +98,13 @@ pull_base() {
 
 # The image $BASE out of an archive that is made once per release and list of packages.
 make_debian_base() {
-  local key archive context
-  key=$(printf '%s %s' "$DEBIAN_RELEASE" "$DEBIAN_PACKAGES" | sha256sum | cut -c 1-12)
-  archive=$CACHE/base-$DEBIAN_RELEASE-$key.tar
+  local archive context=$OUT/base
+  archive=$CACHE/base-$DEBIAN_RELEASE-$(short_digest "$DEBIAN_PACKAGES").tar
   [[ -e $archive ]] || make_debian_archive "$archive"
-  [[ -z $(image_id "$BASE") ]] || return 0
-  context=$OUT/base
   rm -rf "$context"
   mkdir -p "$context"
   ln "$archive" "$context/base.tar" 2>/dev/null || cp "$archive" "$context/base.tar"
-  printf 'FROM scratch\nADD base.tar /\nCMD ["python3"]\n' >"$context/Dockerfile"
+  printf '%s' "$DEBIAN_DOCKERFILE" >"$context/Dockerfile"
   build_image "$context/Dockerfile" "$BASE" "$context" || fail "the Debian base could not be made into an image"
   rm -rf "$context"
 }

@@ -1,0 +1,116 @@
+# The layers of test.sh. Each runs in a subshell of its own and fails at its first error. Sourced.
+# shellcheck shell=bash
+
+TEST_CLUSTER="test"
+TEST_CLUSTER_STARTED=$OUT/test-cluster-started
+
+layer_check() {
+  need_rust
+  local before package
+  before=$(state_of_generated_files)
+  step "format"
+  cargo fmt --all --check
+  step "lints"
+  cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+  # Built together, a crate may use what only its neighbour asked for.
+  for package in $(packages); do
+    step "$package alone"
+    cargo check --quiet --locked --package "$package"
+  done
+  step "docs"
+  RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items --locked
+  step "generated files"
+  cargo run --quiet --locked --package scriptrunner-operator --bin gen -- --check
+  check_licences
+  check_scripts
+  [[ $(state_of_generated_files) == "$before" ]] ||
+    fail "this run changed generated files" "see git diff, and commit what belongs"
+}
+
+packages() { cargo tree --quiet --workspace --depth 0 --prefix none | awk 'NF {print $1}' | sort -u; }
+
+state_of_generated_files() { git status --porcelain -- crds deploy Cargo.lock && git diff -- crds deploy Cargo.lock; }
+
+check_licences() {
+  if ! have cargo-deny; then
+    skip "check of licences, bans and sources" "cargo-deny is not installed (cargo install cargo-deny)"
+    return
+  fi
+  step "licences, bans, sources"
+  cargo deny --workspace check bans licenses sources
+}
+
+check_scripts() {
+  # A script that nobody can check is a reason to say so, not to stop.
+  if ! have shellcheck && ! can_install; then
+    skip "check of shell scripts" "shellcheck is not installed"
+    return
+  fi
+  need_packages shellcheck=shellcheck
+  step "shell scripts"
+  shellcheck --external-sources build.sh test.sh .ci/run scripts/*.sh tests/*.sh
+}
+
+layer_unit() {
+  need_rust
+  step "libraries and programs"
+  cargo test --quiet --workspace --lib --bins --locked
+  step "api and core: models"
+  cargo test --quiet --package scriptrunner-api --package scriptrunner-core --tests --locked
+  step "the runner as a process"
+  have python3 || fail "python3 is missing" "install it; the runner's tests run Python scripts"
+  cargo test --quiet --package scriptrunner-runner --tests --locked
+  step "build.sh with stand-ins"
+  tests/build_sh.sh
+}
+
+layer_it() {
+  start_test_cluster
+  # An operator in the cluster would do the work that the tests want to see done by theirs.
+  "${KUBECTL[@]}" delete --ignore-not-found --namespace scriptrunner-system deployment/scriptrunner-operator
+  apply_definitions
+  run_cluster_tests scriptrunner-operator it
+  step "the local cluster itself"
+  cargo test --quiet --package scriptrunner-testcluster --test cluster --locked
+}
+
+layer_e2e() {
+  start_test_cluster
+  build_images
+  load_images
+  install_scriptrunner
+  run_cluster_tests scriptrunner-testcluster e2e
+}
+
+layer_faults() {
+  start_test_cluster
+  "${KUBECTL[@]}" delete --ignore-not-found --namespace scriptrunner-system deployment/scriptrunner-operator
+  apply_definitions
+  run_cluster_tests scriptrunner-operator it --ignored
+}
+
+# Also for a cluster that an earlier layer has started.
+start_test_cluster() {
+  # shellcheck disable=SC2034 # read by scripts/cluster.sh
+  CLUSTER=local
+  : >"$TEST_CLUSTER_STARTED"
+  start_local_cluster "$TEST_CLUSTER" 3 --node-monitor-grace-period-seconds 20
+  KUBECONFIG=$(testcluster path --name "$TEST_CLUSTER" kubeconfig)
+  PATH=$(dirname "${KUBECTL[0]}"):$PATH
+  export KUBECONFIG PATH
+}
+
+# run_cluster_tests PACKAGE TEST [ARGUMENT]...: one test at a time would waste the waiting; four share two cores well.
+run_cluster_tests() {
+  local package=$1 test=$2
+  shift 2
+  step "$package: $test"
+  cargo test --package "$package" --test "$test" --locked -- --test-threads=4 "$@"
+}
+
+take_test_cluster_down() {
+  if [[ $KEEP == yes || ! -e $TEST_CLUSTER_STARTED ]]; then return; fi
+  rm -f "$TEST_CLUSTER_STARTED"
+  testcluster down --name "$TEST_CLUSTER" >"$OUT/logs/down.log" 2>&1 ||
+    printf 'the cluster %s is not down: see %s\n' "$TEST_CLUSTER" "$OUT/logs/down.log" >&2
+}
