@@ -3,10 +3,13 @@
 use std::{fmt::Debug, path::Path, time::Duration};
 
 use futures::future::try_join_all;
-use k8s_openapi::api::{
-    core::v1::{Node, Service},
-    discovery::v1::EndpointSlice,
-    rbac::v1::{ClusterRole, ClusterRoleBinding},
+use k8s_openapi::{
+    api::{
+        core::v1::{Node, Service},
+        discovery::v1::EndpointSlice,
+        rbac::v1::{ClusterRole, ClusterRoleBinding},
+    },
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client, Config,
@@ -107,16 +110,34 @@ where
     .map(drop)
 }
 
-/// Waits until all of `nodes` are ready, by the kubelets that run now.
-pub(crate) async fn await_nodes(client: &Client, nodes: &[String], deadline: Duration) -> Result<()> {
+/// Waits until all of `nodes` are ready, those in `started` by their own word since `since`.
+///
+/// A node that has just been started anew is still called ready, until its kubelet or the grace period says otherwise.
+pub(crate) async fn await_nodes(
+    client: &Client,
+    nodes: &[String],
+    started: &[String],
+    since: Timestamp,
+) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
-    wait::until(&format!("nodes {nodes:?} to be ready"), deadline, async |seen| {
-        let states = try_join_all(nodes.iter().map(|name| api.get_opt(name))).await?;
-        let states: Vec<String> = states.into_iter().map(|node| node_state(node.as_ref())).collect();
+    let what = format!("nodes {nodes:?} to be ready");
+    wait::until(&what, Duration::from_mins(2), async |seen| {
+        let found = try_join_all(nodes.iter().map(|name| api.get_opt(name))).await?;
+        let state = |(name, node): (&String, Option<Node>)| match heartbeat(node.as_ref()) {
+            Some(time) if started.contains(name) && time < since => format!("no news since {time}"),
+            _ => node_state(node.as_ref()),
+        };
+        let states: Vec<String> = nodes.iter().zip(found).map(state).collect();
         seen.note(format!("{states:?}"));
         Ok::<_, kube::Error>(states.iter().all(|state| state == "ready").then_some(()))
     })
     .await
+}
+
+fn heartbeat(node: Option<&Node>) -> Option<Timestamp> {
+    let conditions = node?.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    Some(ready.last_heartbeat_time.as_ref()?.0)
 }
 
 /// A node as Kubernetes sees it: `ready`, or what keeps it from that.

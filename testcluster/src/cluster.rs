@@ -170,6 +170,18 @@ impl Cluster {
         Ok(Component::ALL.into_iter().map(describe).collect())
     }
 
+    /// The pid, on the machine, of a component of the control plane; none when it has ended.
+    pub fn component_process(&self, name: &str) -> Result<Option<u32>> {
+        let control_plane = ControlPlane::new(&self.state)?;
+        let component = Component::ALL.into_iter().find(|component| component.name() == name);
+        Ok(component.and_then(|component| control_plane.process(component)))
+    }
+
+    /// The pid, on the machine, of a node's first process; none when the node is dead.
+    pub fn node_process(&self, node: &str) -> Result<Option<u32>> {
+        Ok(self.node(node)?.first_process())
+    }
+
     fn node(&self, name: &str) -> Result<Node<'_>> {
         let known = self.node_names();
         let index = known.iter().position(|node| node == name);

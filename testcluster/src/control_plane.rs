@@ -24,6 +24,15 @@ use crate::{
     wait,
 };
 
+/// What became of etcd's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Data {
+    /// It is what it was, or the cluster is new.
+    Kept,
+    /// It was broken, so etcd started without it.
+    Lost,
+}
+
 /// The control plane of one cluster.
 #[derive(Debug)]
 pub(crate) struct ControlPlane<'a> {
@@ -49,20 +58,24 @@ impl<'a> ControlPlane<'a> {
         self.group.child(component.name())
     }
 
+    /// A component's process.
+    pub(crate) fn process(&self, component: Component) -> Option<u32> {
+        self.group(component).processes().pop_first()
+    }
+
     /// Whether a component has a process.
     pub(crate) fn is_running(&self, component: Component) -> bool {
-        !self.group(component).processes().is_empty()
+        self.process(component).is_some()
     }
 
     /// Writes certificates and configuration files, and starts etcd and the API server where they do not run.
-    pub(crate) fn start_server(&self, note: &mut dyn FnMut(&str)) -> Result<()> {
+    pub(crate) fn start_server(&self) -> Result<Data> {
         let Settings { folder, slot, .. } = &self.settings;
         Pki::new(folder.pki(), *slot, self.cluster).ensure(&Identity::control_plane(*slot))?;
         self.write_configuration()?;
-        if !self.is_running(Component::Etcd) {
-            self.start_etcd(note)?;
-        }
-        self.start_missing(&[Component::ApiServer])
+        let data = if self.is_running(Component::Etcd) { Data::Kept } else { self.start_etcd()? };
+        self.start_missing(&[Component::ApiServer])?;
+        Ok(data)
     }
 
     /// Starts the API server's clients. They end when it does not know its roles yet, so it must be ready.
@@ -126,20 +139,19 @@ impl<'a> ControlPlane<'a> {
     }
 
     /// etcd does not wait for the disk, so a crash of the machine may have broken its data: then it starts empty.
-    fn start_etcd(&self, note: &mut dyn FnMut(&str)) -> Result<()> {
+    fn start_etcd(&self) -> Result<Data> {
         let data = self.settings.folder.etcd();
         let had_data = data.exists();
         self.start(Component::Etcd)?;
         match self.await_etcd() {
             Err(_) if had_data => {
-                note("etcd's data is broken: the cluster starts without it");
                 // What still runs remembers what is gone.
                 self.group.kill()?;
                 folder::remove(&data)?;
                 self.start(Component::Etcd)?;
-                self.await_etcd()
+                self.await_etcd().map(|()| Data::Lost)
             }
-            result => result,
+            result => result.map(|()| Data::Kept),
         }
     }
 
@@ -160,7 +172,7 @@ impl<'a> ControlPlane<'a> {
 
     /// Waits until the API server is ready.
     pub(crate) async fn await_server(&self, client: &Client) -> Result<()> {
-        let ready = wait::until("the API server to be ready", Duration::from_secs(60), async |seen| {
+        let ready = wait::until("the API server to be ready", Duration::from_mins(1), async |seen| {
             if !self.is_running(Component::ApiServer) {
                 return Ok(Some(false));
             }

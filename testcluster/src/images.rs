@@ -9,10 +9,10 @@ use std::{
 };
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::{
     component::config::{CONTAINERD_SOCKET, NODE_BINARIES},
+    digest::sha256,
     error::{Error, Result},
     folder::{self, ClusterFolder},
     node::Node,
@@ -45,7 +45,10 @@ pub(crate) fn import_pause() -> Result<()> {
 /// Packs the pause image from the program that is built beside this one.
 pub(crate) fn pack_pause(program: &Path, archive: &Path) -> Result<()> {
     let program = fs::read(program).map_err(|_| Error::Machine {
-        what: format!("{program:?} is missing: build it with `cargo build -p scriptrunner-testcluster`"),
+        what: format!(
+            "{} is missing: build it with `cargo build -p scriptrunner-testcluster`",
+            program.display()
+        ),
     })?;
     let packed = docker_archive(PAUSE_IMAGE, "pause", &program).map_err(Error::file("pack", archive))?;
     folder::write(archive, packed, 0o644)
@@ -60,10 +63,10 @@ fn docker_archive(image: &str, name: &str, program: &[u8]) -> std::io::Result<Ve
         "architecture": "amd64",
         "os": "linux",
         "config": {"Entrypoint": [format!("/{name}")]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]},
     })
     .to_string();
-    let (config_name, layer_name) = (format!("{}.json", digest(config.as_bytes())), "layer.tar");
+    let (config_name, layer_name) = (format!("{}.json", sha256(&config)), "layer.tar");
     let manifest = json!([{"Config": config_name, "RepoTags": [image], "Layers": [layer_name]}]).to_string();
     let mut archive = tar::Builder::new(Vec::new());
     append(&mut archive, &config_name, config.as_bytes(), 0o644)?;
@@ -78,10 +81,6 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8], mode:
     header.set_mode(mode);
     header.set_cksum();
     archive.append_data(&mut header, name, content)
-}
-
-fn digest(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Keeps an archive for the nodes that come later; gives where.

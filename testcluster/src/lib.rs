@@ -22,6 +22,7 @@ pub mod wait;
 mod cgroup;
 mod cluster;
 mod control_plane;
+mod digest;
 mod down;
 mod error;
 mod images;

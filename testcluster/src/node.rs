@@ -273,6 +273,6 @@ fn machine_memory_mib() -> Result<u64> {
 
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Error::Encode { what: format!("{path:?}"), reason: error.to_string() })?;
+        .map_err(|error| Error::Encode { what: path.display().to_string(), reason: error.to_string() })?;
     folder::write(path, text, 0o644)
 }

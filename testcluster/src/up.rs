@@ -5,9 +5,9 @@ use std::{
     os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
     thread,
-    time::Duration,
 };
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     binaries::{self, Binaries},
     cgroup::Group,
     cluster::Cluster,
-    control_plane::ControlPlane,
+    control_plane::{ControlPlane, Data},
     down,
     error::{Error, Result},
     folder, images,
@@ -63,8 +63,14 @@ pub async fn up(wish: &Wish, progress: &Progress) -> Result<Cluster> {
 
     progress.step(&format!("cluster {:?}: starting the control plane", wish.name));
     let control_plane = ControlPlane::new(&state)?;
-    control_plane.start_server(&mut |text| progress.note(text))?;
+    if control_plane.start_server()? == Data::Lost {
+        progress.note("etcd's data was broken: the cluster starts without it");
+        // A kubelet registers its node once; one that runs on would never do it again.
+        (1..=state.nodes).try_for_each(|index| Node::new(&state, index)?.kill())?;
+    }
     let surplus = old.map_or(0, |old| old.nodes);
+    // Kubernetes counts in whole seconds.
+    let since = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     let started = heal_nodes(&state)?;
     let client = api::client(&state.folder().pki().join("admin.kubeconfig")).await?;
     control_plane.await_server(&client).await?;
@@ -74,7 +80,7 @@ pub async fn up(wish: &Wish, progress: &Progress) -> Result<Cluster> {
 
     progress.step(&format!("cluster {:?}: waiting for {} nodes", wish.name, state.nodes));
     drop_surplus(&state, surplus, &client).await?;
-    await_nodes(&state, &client, &started).await?;
+    await_nodes(&state, &client, &started, since).await?;
     control_plane.check()?;
     provide_images(&state)?;
     drop(lock);
@@ -87,7 +93,10 @@ fn replace_leftover(wish: &Wish, checkout: &Path, binaries: &Binaries, progress:
         Ok(None) => {
             // An `up` that ended before it recorded anything, or a `down` that was interrupted.
             let group = Group::cluster(&wish.name)?;
-            if group.processes().is_empty() { return Ok(()) } else { "it was left half-way".into() }
+            if group.processes().is_empty() {
+                return Ok(());
+            }
+            "it was left half-way".into()
         }
         Ok(Some(old)) if old.checkout != checkout => format!("it belongs to {}", old.checkout.display()),
         Ok(Some(old)) if old.binaries != *binaries => "it runs other binaries".into(),
@@ -195,11 +204,8 @@ async fn drop_surplus(state: &State, had: u8, client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn await_nodes(state: &State, client: &Client, started: &[String]) -> Result<()> {
-    // A node that was down a moment ago is still called ready until its kubelet or the grace period says otherwise;
-    // its own word comes with the lease, at most 10 s later. So only fresh clusters are certain at once.
-    let _ = started;
-    let waited = api::await_nodes(client, &state.node_names(), Duration::from_secs(120)).await;
+async fn await_nodes(state: &State, client: &Client, started: &[String], since: Timestamp) -> Result<()> {
+    let waited = api::await_nodes(client, &state.node_names(), started, since).await;
     let Err(error) = waited else { return Ok(()) };
     for index in 1..=state.nodes {
         let node = Node::new(state, index)?;

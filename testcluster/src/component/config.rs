@@ -151,7 +151,7 @@ pub fn proxy_arguments(node: &str, pods: Network) -> Vec<String> {
 /// The labels that tell the nodes of a cluster apart, for node `index` (from 1).
 pub fn node_labels(index: u8) -> String {
     let zone = (index - 1) % 2;
-    let disk = if (index - 1) / 2 % 2 == 0 { "ssd" } else { "hdd" };
+    let disk = if ((index - 1) / 2).is_multiple_of(2) { "ssd" } else { "hdd" };
     format!("topology.kubernetes.io/zone=z{zone},disk={disk}")
 }
 

@@ -6,9 +6,8 @@ use std::{
     path::Path,
 };
 
-use sha2::{Digest, Sha256};
-
 use crate::{
+    digest::sha256,
     error::{Error, Result},
     folder,
 };
@@ -130,7 +129,8 @@ fn copy_entry(from: &Path, to: &Path) -> Result<()> {
 
 /// Makes a node's `/etc` tell whose it is.
 fn identify(etc: &Path, node: &str) -> Result<()> {
-    let id: String = Sha256::digest(node).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let mut id = sha256(node);
+    id.truncate(32);
     let hosts = format!("127.0.0.1 localhost\n127.0.1.1 {node}\n::1 localhost ip6-localhost ip6-loopback\n");
     for (file, content) in
         [("hostname", format!("{node}\n")), ("machine-id", format!("{id}\n")), ("hosts", hosts)]

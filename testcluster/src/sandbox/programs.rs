@@ -81,10 +81,8 @@ fn proxy(config: &SandboxConfig) -> Program {
 /// As the node's first process this one inherits every orphan, and must take note of every end.
 fn reap(mut running: BTreeMap<i32, Program>) -> Result<std::convert::Infallible> {
     loop {
-        let ended = match waitpid(None, None).map_err(Error::call("wait for the node's programs"))? {
-            WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _) => pid,
-            _ => continue,
-        };
+        let change = waitpid(None, None).map_err(Error::call("wait for the node's programs"))?;
+        let (WaitStatus::Exited(ended, _) | WaitStatus::Signaled(ended, _, _)) = change else { continue };
         if let Some(program) = running.remove(&ended.as_raw()) {
             // Not at once: a program that cannot start must not eat the machine.
             sleep(Duration::from_secs(1));
@@ -94,11 +92,11 @@ fn reap(mut running: BTreeMap<i32, Program>) -> Result<std::convert::Infallible>
 }
 
 fn await_file(path: &Path) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while fs::metadata(path).is_err() {
         if Instant::now() > deadline {
             return Err(Error::Machine {
-                what: format!("no {path:?} after 60 s: see /var/log/containerd.log of the node"),
+                what: format!("no {} after 60 s: see /var/log/containerd.log of the node", path.display()),
             });
         }
         sleep(Duration::from_millis(10));
@@ -109,7 +107,7 @@ fn await_file(path: &Path) -> Result<()> {
 /// A kubelet that starts before its API server waits longer and longer between tries.
 fn await_api_server(config: &SandboxConfig) -> Result<()> {
     let address = SocketAddr::from((config.slot.gateway(), crate::slot::API_PORT));
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
         if Instant::now() > deadline {
             return Err(Error::Machine {
