@@ -1,1 +1,108 @@
-//! Makes the JSON patch of a status. Pure.
+//! Makes the JSON patch that turns the stored status into the new one. Pure.
+
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
+use scriptrunner_api::v1alpha1::{NodeStatus, ScriptRunnerStatus};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::size::{stored_bytes, without_nodes};
+
+/// Most operations for single nodes; more are written as one. The API server refuses patches of over 10,000 operations.
+const MAX_NODE_OPERATIONS: usize = 9_900;
+
+/// The patch from the `old` status of the object (`None` if it has none) to the `new` one, or `None` if they are equal.
+/// It applies only to this object, by `uid`, and only to the version that `old` was read from.
+///
+/// Changed fields are set whole; of `nodes` only changed entries are, unless that is more than half of them.
+pub fn diff(
+    old: Option<&ScriptRunnerStatus>,
+    new: &ScriptRunnerStatus,
+    uid: &str,
+    resource_version: &str,
+) -> Option<Patch> {
+    let changes = match old {
+        Some(old) => {
+            let mut changes = field_changes(old, new);
+            changes.extend(node_changes(old, new));
+            changes
+        }
+        None => vec![add(&["status"], json(new))],
+    };
+    if changes.is_empty() {
+        return None;
+    }
+    let mut operations = vec![test("uid", uid), test("resourceVersion", resource_version)];
+    operations.extend(changes);
+    Some(Patch(operations))
+}
+
+/// Bytes of the status as stored.
+pub fn bytes(status: &ScriptRunnerStatus) -> usize {
+    stored_bytes(status)
+}
+
+fn field_changes(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Vec<PatchOperation> {
+    let (old, new) = (fields(old), fields(new));
+    let gone = old.keys().filter(|name| !new.contains_key(*name)).map(|name| remove(&["status", name]));
+    let mut changes: Vec<_> = gone.collect();
+    // `add` also replaces, and unlike `replace` does not need the field to be there: counters that are zero may be absent
+    // from a status that another version wrote.
+    let set = new.into_iter().filter(|(name, value)| old.get(name) != Some(value));
+    changes.extend(set.map(|(name, value)| add(&["status", &name], value)));
+    changes
+}
+
+fn node_changes(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Vec<PatchOperation> {
+    if new.nodes.is_empty() {
+        return if old.nodes.is_empty() { Vec::new() } else { vec![remove(&["status", "nodes"])] };
+    }
+    let gone = old.nodes.keys().filter(|name| !new.nodes.contains_key(*name));
+    let gone = gone.map(|name| remove(&["status", "nodes", name]));
+    let dirty = new.nodes.iter().filter_map(|(name, node)| {
+        let value = changed(old.nodes.get(name), node)?;
+        Some(add(&["status", "nodes", name], value))
+    });
+    let changes: Vec<_> = gone.chain(dirty).collect();
+    // An empty map is not stored, so there would be nothing to add an entry to.
+    let whole = old.nodes.is_empty() || changes.len() > (new.nodes.len() / 2).min(MAX_NODE_OPERATIONS);
+    if whole && !changes.is_empty() { vec![add(&["status", "nodes"], json(&new.nodes))] } else { changes }
+}
+
+/// The node's JSON, if it is another than before. Compared as JSON too, because that has times in whole seconds only.
+fn changed(old: Option<&NodeStatus>, new: &NodeStatus) -> Option<Value> {
+    match old {
+        Some(old) if old == new => None,
+        Some(old) => Some(json(new)).filter(|value| *value != json(old)),
+        None => Some(json(new)),
+    }
+}
+
+fn fields(status: &ScriptRunnerStatus) -> Map<String, Value> {
+    match json(&without_nodes(status)) {
+        Value::Object(fields) => fields,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).expect("plain data should serialise")
+}
+
+fn add(path: &[&str], value: Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation { path: pointer(path), value })
+}
+
+fn remove(path: &[&str]) -> PatchOperation {
+    PatchOperation::Remove(RemoveOperation { path: pointer(path) })
+}
+
+fn test(field: &str, value: &str) -> PatchOperation {
+    PatchOperation::Test(TestOperation { path: pointer(&["metadata", field]), value: value.into() })
+}
+
+fn pointer(path: &[&str]) -> PointerBuf {
+    PointerBuf::from_tokens(path.iter().copied())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Tests of grouping nodes by answer.
+
+use proptest::{collection::btree_map, prelude::*};
+
+use super::*;
+
+fn execution(exit_code: i32, digest: &str, stdout: &str) -> Execution {
+    Execution {
+        run: 1,
+        attempt: 1,
+        serial: 1,
+        exit_code: Some(exit_code),
+        digest: digest.into(),
+        stdout: stdout.into(),
+        ..Execution::default()
+    }
+}
+
+fn node(newest: Execution) -> NodeStatus {
+    NodeStatus {
+        state: "Succeeded".into(),
+        run: newest.run,
+        serial: newest.serial,
+        exit_code: newest.exit_code,
+        signal: newest.signal,
+        node_id: "id".into(),
+        history: vec![newest],
+        ..NodeStatus::default()
+    }
+}
+
+fn groups(
+    nodes: &BTreeMap<String, NodeStatus>,
+    known: &Answers,
+    previous: &[OutputGroup],
+) -> (Vec<OutputGroup>, u32) {
+    output_groups(nodes.iter().map(|(name, node)| (name.as_str(), node)), known, previous, 99)
+}
+
+fn fleet() -> BTreeMap<String, NodeStatus> {
+    (1..=9)
+        .map(|number| match number {
+            4 => node(execution(1, "b", "out of space")),
+            7 => node(Execution { stderr: "oops".into(), ..execution(1, "c", "") }),
+            _ => node(execution(0, "a", "fine")),
+        })
+        .enumerate()
+        .map(|(position, node)| (format!("worker{:02}", position + 1), node))
+        .collect()
+}
+
+/// As the budget leaves it at its end.
+fn without_histories(mut nodes: BTreeMap<String, NodeStatus>) -> BTreeMap<String, NodeStatus> {
+    nodes.values_mut().for_each(|node| node.history.clear());
+    nodes
+}
+
+#[test]
+fn outliers_stand_below_the_large_group() {
+    let (found, count) = groups(&fleet(), &Answers::new(), &[]);
+    let text = |group: &OutputGroup| {
+        format!("{:?} {} {} {}", group.exit_code, group.node_count, group.nodes, group.sample)
+    };
+    assert_eq!(
+        found.iter().map(text).collect::<Vec<_>>(),
+        [
+            "Some(0) 7 worker[01-03,05-06,08-09] fine",
+            "Some(1) 1 worker04 out of space",
+            "Some(1) 1 worker07 oops",
+        ]
+    );
+    assert_eq!(count, 3);
+}
+
+#[test]
+fn nodes_without_an_answer_are_in_no_group() {
+    let mut nodes = fleet();
+    nodes.insert("pending".into(), NodeStatus { run: 1, ..NodeStatus::default() });
+    nodes.insert("running".into(), NodeStatus { run: 1, serial: 1, ..NodeStatus::default() });
+    nodes.insert("older-run".into(), NodeStatus { run: 2, serial: 0, ..node(execution(0, "z", "")) });
+    nodes.insert(
+        "lost".into(),
+        node(Execution { digest: String::new(), exit_code: None, ..execution(0, "", "") }),
+    );
+    assert_eq!(groups(&nodes, &Answers::new(), &[]), groups(&fleet(), &Answers::new(), &[]));
+}
+
+#[test]
+fn only_the_largest_are_listed_and_all_are_counted() {
+    let nodes: BTreeMap<String, NodeStatus> = (0..60)
+        .map(|number| {
+            (format!("n{number}"), node(execution(0, &format!("{:02}", number.min(25)), &"x".repeat(3000))))
+        })
+        .collect();
+    let (found, count) = groups(&nodes, &Answers::new(), &[]);
+    assert_eq!((found.len(), count), (MAX_GROUPS, 26));
+    assert_eq!((found[0].digest.as_str(), found[0].node_count, found[1].digest.as_str()), ("25", 35, "00"));
+    assert_eq!(found[0].sample.len(), MAX_SAMPLE_BYTES);
+}
+
+#[test]
+fn cut_histories_change_no_group() {
+    let before = groups(&fleet(), &Answers::new(), &[]);
+    let mut known = Answers::new();
+    remember(&mut known, &fleet());
+    let mut after_cut = known.clone();
+    remember(&mut after_cut, &without_histories(fleet()));
+    assert_eq!(known, after_cut);
+    assert_eq!(groups(&without_histories(fleet()), &known, &before.0), before);
+    // After a restart nothing is remembered.
+    let one_cut = fleet().into_iter().map(|(name, mut node)| {
+        if name == "worker04" {
+            node.history.clear();
+        }
+        (name, node)
+    });
+    assert_eq!(groups(&one_cut.collect(), &Answers::new(), &before.0), (before.0.clone(), 99));
+}
+
+#[test]
+fn memory_ends_with_the_run_and_with_the_node() {
+    let mut known = Answers::new();
+    remember(&mut known, &fleet());
+    let mut nodes = without_histories(fleet());
+    nodes.remove("worker01");
+    let next_run = nodes.get_mut("worker02").unwrap();
+    (next_run.run, next_run.serial, next_run.exit_code) = (2, 0, None);
+    nodes.get_mut("worker03").unwrap().exit_code = Some(9);
+    remember(&mut known, &nodes);
+    assert_eq!(known.keys().next().unwrap(), "worker04");
+    assert_eq!(groups(&nodes, &known, &[]), (vec![], 99), "the new answer of worker03 is not known");
+}
+
+#[test]
+fn cut_outputs_keep_the_sample() {
+    let before = groups(&fleet(), &Answers::new(), &[]);
+    let mut nodes = fleet();
+    for newest in nodes.values_mut().flat_map(|node| &mut node.history) {
+        newest.stdout.truncate(2);
+        newest.stderr.clear();
+    }
+    assert_eq!(groups(&nodes, &Answers::new(), &before.0), (before.0, 3));
+}
+
+proptest! {
+    #[test]
+    fn every_answer_is_counted_once(
+        answers in btree_map("n[0-9]{1,3}", (0..3_i32, "[a-f]", "[xy]{0,2}"), 0..60),
+    ) {
+        let nodes: BTreeMap<_, _> = answers
+            .into_iter()
+            .map(|(name, (exit_code, digest, stdout))| (name, node(execution(exit_code, &digest, &stdout))))
+            .collect();
+        let (found, count) = groups(&nodes, &Answers::new(), &[]);
+        let total: u32 = found.iter().map(|group| group.node_count).sum();
+        prop_assert_eq!(total as usize, nodes.len());
+        prop_assert_eq!(count as usize, found.len());
+        prop_assert!(found.is_sorted_by(|left, right| left.node_count >= right.node_count));
+        prop_assert_eq!(groups(&nodes, &Answers::new(), &found), (found, count));
+    }
+}
