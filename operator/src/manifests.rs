@@ -1,6 +1,7 @@
 //! Every generated file of `crds/` and `deploy/`, from the types and constants of the code. Pure, but for [`ensure_file`].
 
 mod deployment;
+mod formats;
 mod yaml;
 
 use std::{fs, io, path::Path, path::PathBuf};
@@ -77,7 +78,7 @@ pub fn files() -> Vec<File> {
         .iter()
         .map(|crd| {
             let name = crd.metadata.name.as_deref().expect("should be named by its derive");
-            file(format!("crds/{name}.yaml"), &[yaml::document(crd)])
+            file(format!("crds/{name}.yaml"), &[yaml::document(&formats::known_to_kubernetes(crd))])
         })
         .collect();
     files.push(file("deploy/00-namespace.yaml", &[yaml::document(&namespace())]));
