@@ -1,0 +1,248 @@
+//! What this runner has done so far, and what became of the node: the content of the termination message. Pure.
+
+use std::collections::VecDeque;
+
+use scriptrunner_api::{
+    labels::PROTOCOL,
+    reason::NodeReason,
+    snapshot::{MAX_RECORD_TEXT_BYTES, Record, Snapshot},
+    text::{head, make_harmless},
+    v1alpha1::{Execution, NodeState, StopOn},
+};
+
+use crate::outcome;
+
+/// Why the runner ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Everything was executed that was to be.
+    Completed,
+    /// The repetition goes on in the next pod.
+    HandedOver,
+    /// The runner was told to stop before everything was executed.
+    Stopped,
+    /// This was a second start.
+    Restarted,
+    /// A dependency could not be installed; with the installer's last words.
+    InstallFailed(String),
+    /// The inputs are not the pinned ones.
+    InputTampered(String),
+    /// The runner could not do its work.
+    RunnerFailed(String),
+    /// The operator speaks another version of the contract.
+    ProtocolUnknown(u32),
+}
+
+impl End {
+    /// The exit code; for people, the message says more.
+    pub(crate) fn exit_code(&self, has_failed: bool) -> u8 {
+        match self {
+            Self::Completed => u8::from(has_failed),
+            Self::HandedOver => 0,
+            Self::RunnerFailed(_) => 1,
+            Self::ProtocolUnknown(_) => 2,
+            Self::InstallFailed(_) => 3,
+            Self::InputTampered(_) => 4,
+            Self::Restarted => 5,
+            Self::Stopped => 6,
+        }
+    }
+}
+
+/// Counts and newest executions of this runner.
+pub(crate) struct Ledger {
+    record: Record,
+    history: VecDeque<Execution>,
+    history_limit: usize,
+    newest_failure: Option<Execution>,
+}
+
+impl Ledger {
+    pub(crate) fn new(boot: String, run: u64, attempt: u32, history_limit: usize) -> Self {
+        let record = Record {
+            protocol: PROTOCOL,
+            boot,
+            run,
+            attempt,
+            seq: 0,
+            state: NodeState::Running.as_str().to_owned(),
+            reason: String::new(),
+            message: String::new(),
+            executions: 0,
+            failures: 0,
+            serial: 0,
+            handed_over: false,
+            exit_code: None,
+            signal: None,
+        };
+        Self { record, history: VecDeque::new(), history_limit, newest_failure: None }
+    }
+
+    /// An execution begins: from now on it counts, even if nobody lives to see its end.
+    pub(crate) fn begin(&mut self, serial: u64) {
+        self.record.executions += 1;
+        self.record.serial = serial;
+        self.record.exit_code = None;
+        self.record.signal = None;
+    }
+
+    /// The execution that began last has ended.
+    pub(crate) fn finish(&mut self, execution: Execution) {
+        self.record.exit_code = execution.exit_code;
+        self.record.signal = execution.signal;
+        if !execution.succeeded() {
+            self.record.failures += 1;
+            self.newest_failure = Some(execution.clone());
+        }
+        self.history.push_back(execution);
+        while self.history.len() > self.history_limit {
+            self.history.pop_front();
+        }
+    }
+
+    /// The runner ends. Returns whether the node's part counts as failed.
+    pub(crate) fn end(&mut self, end: &End, stop_on: StopOn) -> bool {
+        let (state, reason, message) = match end {
+            End::Completed => self.verdict(stop_on),
+            End::HandedOver => (
+                NodeState::Running,
+                Some(NodeReason::HandedOver),
+                "the repetition goes on in the next pod".to_owned(),
+            ),
+            End::Stopped => (NodeState::Stopped, Some(NodeReason::Interrupted), self.stopped()),
+            End::Restarted => (
+                NodeState::Unknown,
+                Some(NodeReason::Restarted),
+                "the kubelet started the pod a second time; nothing was executed this time".to_owned(),
+            ),
+            End::InstallFailed(text) => {
+                (NodeState::Failed, Some(NodeReason::DependencyInstallFailed), text.clone())
+            }
+            End::InputTampered(text) => (NodeState::Failed, Some(NodeReason::InputTampered), text.clone()),
+            End::RunnerFailed(text) => (NodeState::Failed, Some(NodeReason::RunnerFailed), text.clone()),
+            End::ProtocolUnknown(found) => (
+                NodeState::Failed,
+                Some(NodeReason::RunnerFailed),
+                format!(
+                    "the operator speaks protocol {found}, this runner speaks {PROTOCOL}; use a runner image of the operator's version"
+                ),
+            ),
+        };
+        self.record.state = state.as_str().to_owned();
+        self.record.reason = reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default();
+        self.record.message = head(&make_harmless(message.as_bytes()), MAX_RECORD_TEXT_BYTES).to_owned();
+        self.record.handed_over = *end == End::HandedOver;
+        state == NodeState::Failed
+    }
+
+    /// The snapshot to be published now; each has the next number.
+    pub(crate) fn publish(&mut self) -> Snapshot {
+        self.record.seq += 1;
+        Snapshot { record: self.record.clone(), history: self.history.iter().cloned().collect() }
+    }
+
+    /// One line for the log.
+    pub(crate) fn summary(&self) -> String {
+        let Record { state, reason, message, executions, failures, .. } = &self.record;
+        let words = [state, reason, message].map(String::as_str);
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        format!("{executions} executions, {failures} failed: {}", words.join(", "))
+    }
+
+    /// Any failed execution is a failure, unless what was waited for was a success and it came.
+    fn verdict(&self, stop_on: StopOn) -> (NodeState, Option<NodeReason>, String) {
+        let newest_succeeded = self.history.back().is_some_and(Execution::succeeded);
+        match &self.newest_failure {
+            Some(failure) if !(stop_on == StopOn::Success && newest_succeeded) => {
+                (NodeState::Failed, NodeReason::parse(&failure.reason), outcome::sentence(failure))
+            }
+            Some(_) | None => (NodeState::Succeeded, None, String::new()),
+        }
+    }
+
+    fn stopped(&self) -> String {
+        match self.history.back() {
+            Some(newest) if newest.reason == NodeReason::Interrupted.as_str() => outcome::sentence(newest),
+            Some(newest) => format!("the pod was told to end after execution {}", newest.serial),
+            None => "the pod was told to end before the first execution".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger_of(endings: &[i32], history_limit: usize) -> Ledger {
+        let mut ledger = Ledger::new("00000000".to_owned(), 1, 1, history_limit);
+        for (serial, &code) in (1..).zip(endings) {
+            let reason = if code == 0 { String::new() } else { NodeReason::ScriptFailed.as_str().to_owned() };
+            ledger.begin(serial);
+            ledger.finish(Execution {
+                run: 1,
+                attempt: 1,
+                serial,
+                exit_code: Some(code),
+                reason,
+                ..Execution::default()
+            });
+        }
+        ledger
+    }
+
+    #[test]
+    fn any_failure_fails_unless_success_was_waited_for() {
+        for (endings, stop_on, state) in [
+            (&[0, 0][..], StopOn::Never, "Succeeded"),
+            (&[0, 1, 0], StopOn::Never, "Failed"),
+            (&[0, 0, 1], StopOn::Failure, "Failed"),
+            (&[1, 1, 0], StopOn::Success, "Succeeded"),
+            (&[1, 1], StopOn::Success, "Failed"),
+        ] {
+            let mut ledger = ledger_of(endings, 5);
+            assert_eq!(ledger.end(&End::Completed, stop_on), state == "Failed", "{endings:?} {stop_on:?}");
+            assert_eq!(ledger.publish().record.state, state, "{endings:?} {stop_on:?}");
+        }
+    }
+
+    #[test]
+    fn failure_keeps_its_reason_after_it_left_the_history() {
+        let mut ledger = ledger_of(&[7, 0, 0, 0], 2);
+        ledger.end(&End::Completed, StopOn::Never);
+        let Snapshot { record, history } = ledger.publish();
+        assert_eq!(
+            (record.reason.as_str(), record.message.as_str()),
+            ("ScriptFailed", "execution 1 exited with code 7")
+        );
+        assert_eq!(history.iter().map(|execution| execution.serial).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!((record.executions, record.failures, record.serial), (4, 1, 4));
+    }
+
+    #[test]
+    fn begun_execution_counts_and_hides_the_ending_before() {
+        let mut ledger = ledger_of(&[3], 5);
+        assert_eq!(ledger.publish().record.exit_code, Some(3));
+        ledger.begin(2);
+        let Snapshot { record, history } = ledger.publish();
+        assert_eq!((record.executions, record.serial, record.exit_code, history.len()), (2, 2, None, 1));
+        assert_eq!((record.seq, record.state.as_str()), (2, "Running"));
+    }
+
+    #[test]
+    fn every_end_has_its_exit_code() {
+        let text = String::new;
+        for (end, code) in [
+            (End::Completed, 0),
+            (End::HandedOver, 0),
+            (End::RunnerFailed(text()), 1),
+            (End::ProtocolUnknown(2), 2),
+            (End::InstallFailed(text()), 3),
+            (End::InputTampered(text()), 4),
+            (End::Restarted, 5),
+            (End::Stopped, 6),
+        ] {
+            assert_eq!(end.exit_code(false), code, "{end:?}");
+        }
+        assert_eq!(End::Completed.exit_code(true), 1);
+    }
+}
