@@ -33,6 +33,8 @@ const WRITE_BYTES: usize = 2048;
 const VERDICT_BYTES: usize = 6144;
 /// `,"nodes":{}`.
 const NODES_FRAME_BYTES: usize = 11;
+/// `,"outputGroups":[]`.
+const GROUPS_FRAME_BYTES: usize = 18;
 
 /// What became of a status that had to fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -262,7 +264,9 @@ impl Budget {
         while self.excess() > 0
             && let Some(group) = status.output_groups.pop()
         {
-            self.without_nodes -= stored_bytes(&group);
+            // The last one takes the field along, the others a comma.
+            let frame = if status.output_groups.is_empty() { GROUPS_FRAME_BYTES } else { 1 };
+            self.without_nodes -= stored_bytes(&group) + frame;
         }
     }
 }

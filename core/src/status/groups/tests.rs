@@ -51,7 +51,9 @@ fn fleet() -> BTreeMap<String, NodeStatus> {
 
 /// As the budget leaves it at its end.
 fn without_histories(mut nodes: BTreeMap<String, NodeStatus>) -> BTreeMap<String, NodeStatus> {
-    nodes.values_mut().for_each(|node| node.history.clear());
+    for node in nodes.values_mut() {
+        node.history.clear();
+    }
     nodes
 }
 

@@ -144,9 +144,10 @@ proptest! {
             }
         }
         let mut stored = object(old.as_ref());
-        match diff(old.as_ref(), &new, "u", "7") {
-            Some(patch) => json_patch::patch(&mut stored, &patch).unwrap(),
-            None => prop_assert_eq!(old.as_ref(), Some(&new)),
+        if let Some(patch) = diff(old.as_ref(), &new, "u", "7") {
+            json_patch::patch(&mut stored, &patch).unwrap();
+        } else {
+            prop_assert_eq!(old.as_ref(), Some(&new));
         }
         prop_assert_eq!(stored, object(Some(&new)));
     }
