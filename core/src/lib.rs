@@ -1,3 +1,10 @@
 //! Every decision of ScriptRunner as a function of its arguments: no client, clock, environment or file. Pure.
 
+pub mod adopt;
+pub mod names;
+pub mod observed;
+pub mod plan;
+pub mod pod;
+pub mod results;
 pub mod status;
+pub mod validate;

@@ -1,5 +1,20 @@
 //! The operator: watches ScriptRunners, Nodes and its own pods, and turns the plans of `core` into API calls.
 
+pub mod apply;
+pub mod args;
+pub mod context;
+pub mod controller;
+pub mod error;
+pub mod health;
+pub mod leader;
 pub mod manifests;
+pub mod metrics;
+pub mod observe;
 pub mod policies;
 pub mod rbac;
+pub mod reconcile;
+pub mod report;
+pub mod run;
+pub mod telemetry;
+pub mod watches;
+pub mod world;

@@ -1,0 +1,385 @@
+//! What is known at one moment, as plain data: the object, nodes, pods, ConfigMaps. Small parts of the cluster's objects,
+//! because a real Node has 20 KB and there may be 5,000. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, Node, Pod, Taint},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    jiff::Timestamp,
+};
+use scriptrunner_api::{
+    labels,
+    v1alpha1::{ScriptRunnerSpec, ScriptRunnerStatus},
+};
+
+/// Everything that one reconcile of one ScriptRunner may know.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The object itself.
+    pub object: ObjectFacts,
+    /// The status as it is stored; none if there never was one.
+    pub previous: Option<ScriptRunnerStatus>,
+    /// Every node, by name.
+    pub nodes: BTreeMap<String, NodeFacts>,
+    /// Pods owned by this object, also ended and vanished ones whose outcome may not be stored yet.
+    pub pods: Vec<PodFacts>,
+    /// Nodes on which a pod of another object with the same namespace and name still exists.
+    pub occupied_nodes: BTreeSet<String>,
+    /// ConfigMaps owned by this object.
+    pub config_maps: Vec<ConfigMapFacts>,
+    /// Whether the namespace is labelled for privileged modes.
+    pub namespace_privileged: bool,
+    /// Digests of newest answers that the stored status may have lost to its size limit.
+    pub known_answers: BTreeMap<String, (Option<i32>, String)>,
+    /// What the API server last said when it refused a pod or ConfigMap of this object, until one is accepted.
+    pub refusal: Option<String>,
+    /// Why the run's ConfigMap cannot be made: its name is taken by something that is not ours.
+    pub config_map_conflict: Option<String>,
+    /// Nodes whose next pod's name is taken by a pod that is not ours, with what is wrong.
+    pub pod_conflicts: BTreeMap<String, PodConflict>,
+}
+
+/// A pod's name is taken by something that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodConflict {
+    /// What is wrong, naming the pod.
+    pub message: String,
+    /// When it was first seen.
+    pub since: Timestamp,
+}
+
+/// The ScriptRunner object without its status.
+#[derive(Clone, Debug)]
+pub struct ObjectFacts {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Generation of the spec.
+    pub generation: i64,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Bytes of the object as JSON without its status, managed fields included.
+    pub other_bytes: usize,
+    /// What the user asks for.
+    pub spec: ScriptRunnerSpec,
+}
+
+/// The part of a Node that decisions need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Name.
+    pub name: String,
+    /// UID: another one under the same name is another node.
+    pub uid: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Taints.
+    pub taints: Vec<TaintFacts>,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Since when it is or is not Ready.
+    pub ready_since: Option<Timestamp>,
+    /// `linux`, `windows`; empty if the kubelet has not said it.
+    pub os: String,
+}
+
+/// A taint without its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaintFacts {
+    /// Key.
+    pub key: String,
+    /// Value; empty if there is none.
+    pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    pub effect: String,
+}
+
+impl NodeFacts {
+    /// The facts of a Node; none if it has no name or UID, which the API server never sends.
+    pub fn of(node: &Node) -> Option<Self> {
+        let spec = node.spec.as_ref();
+        let status = node.status.as_ref();
+        let ready = status
+            .and_then(|status| status.conditions.as_ref())
+            .and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "Ready"));
+        Some(Self {
+            name: node.metadata.name.clone()?,
+            uid: node.metadata.uid.clone()?,
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            taints: spec
+                .and_then(|spec| spec.taints.as_ref())
+                .map(|taints| taints.iter().map(TaintFacts::of).collect())
+                .unwrap_or_default(),
+            ready: ready.is_some_and(|condition| condition.status == "True"),
+            ready_since: ready
+                .and_then(|condition| condition.last_transition_time.as_ref())
+                .map(|time| time.0),
+            os: status
+                .and_then(|status| status.node_info.as_ref())
+                .map(|info| info.operating_system.clone())
+                .or_else(|| node.metadata.labels.as_ref()?.get("kubernetes.io/os").cloned())
+                .unwrap_or_default(),
+        })
+    }
+}
+
+impl TaintFacts {
+    fn of(taint: &Taint) -> Self {
+        Self {
+            key: taint.key.clone(),
+            value: taint.value.clone().unwrap_or_default(),
+            effect: taint.effect.clone(),
+        }
+    }
+}
+
+/// A ConfigMap of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigMapFacts {
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// UID of the ScriptRunner that owns it.
+    pub owner_uid: String,
+}
+
+/// Whether the object is still in the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The watch shows it.
+    Present,
+    /// The watch no longer shows it and the API server has not been asked by name: its labels may have been stripped.
+    Unconfirmed,
+    /// The API server says that it does not exist.
+    Gone,
+}
+
+/// The part of a runner pod that decisions need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// resourceVersion as a number; it orders what two sources say of one pod.
+    pub resource_version: u64,
+    /// UID of the ScriptRunner that controls it.
+    pub owner_uid: String,
+    /// Name of the ScriptRunner that controls it.
+    pub owner_name: String,
+    /// Name of the Node it was made for.
+    pub node: String,
+    /// UID of the Node it was made for.
+    pub node_uid: String,
+    /// The run.
+    pub run: u64,
+    /// Ordinal of the pod within the run.
+    pub attempt: u32,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Whether it is still there.
+    pub presence: Presence,
+    /// Whether it was seen with a deletionTimestamp.
+    pub deleting: bool,
+    /// Whether it is bound to a node.
+    pub bound: bool,
+    /// Whether the scheduler was to place it.
+    pub by_scheduler: bool,
+    /// `Pending`, `Running`, `Succeeded`, `Failed`.
+    pub phase: String,
+    /// The kubelet's or a controller's reason, for example `Evicted`, `OutOfcpu`.
+    pub reason: String,
+    /// Its message.
+    pub message: String,
+    /// The runner's container.
+    pub container: ContainerFacts,
+}
+
+/// What says whose a pod is and what it was made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// UID of the ScriptRunner that controls it.
+    pub owner_uid: String,
+    /// Name of the ScriptRunner that controls it.
+    pub owner_name: String,
+    /// Name of the Node it was made for.
+    pub node: String,
+    /// UID of the Node it was made for.
+    pub node_uid: String,
+    /// The run.
+    pub run: u64,
+    /// Ordinal of the pod within the run.
+    pub attempt: u32,
+}
+
+impl Marks {
+    fn of(metadata: &ObjectMeta) -> Option<Self> {
+        let owner_uid = controller_uid(metadata)?;
+        let label = |key: &str| metadata.labels.as_ref()?.get(key);
+        let annotation = |key: &str| metadata.annotations.as_ref()?.get(key);
+        (label(labels::UID)? == owner_uid).then_some(())?;
+        Some(Self {
+            owner_uid: owner_uid.to_owned(),
+            owner_name: annotation(labels::NAME)?.clone(),
+            node: annotation(labels::NODE)?.clone(),
+            node_uid: label(labels::NODE_UID)?.clone(),
+            run: label(labels::RUN)?.parse().ok()?,
+            attempt: label(labels::ATTEMPT)?.parse().ok()?,
+        })
+    }
+}
+
+/// State of the runner's container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerFacts {
+    /// No status yet.
+    Absent,
+    /// Not started.
+    Waiting {
+        /// For example `ImagePullBackOff`.
+        reason: String,
+        /// Its message.
+        message: String,
+    },
+    /// Started.
+    Running,
+    /// Ended.
+    Terminated {
+        /// Exit code.
+        exit_code: i32,
+        /// For example `OOMKilled`, `Error`, `StartError`.
+        reason: String,
+        /// The termination message.
+        message: String,
+        /// When it ended.
+        finished: Option<Timestamp>,
+    },
+}
+
+impl ContainerFacts {
+    /// Whether the runner is known to have started.
+    pub fn started(&self) -> bool {
+        match self {
+            Self::Absent | Self::Waiting { .. } => false,
+            Self::Running => true,
+            Self::Terminated { reason, .. } => {
+                !matches!(reason.as_str(), "StartError" | "ContainerCannotRun")
+            }
+        }
+    }
+
+    fn of(status: &ContainerStatus) -> Self {
+        let Some(state) = &status.state else { return Self::Absent };
+        if let Some(terminated) = &state.terminated {
+            return Self::Terminated {
+                exit_code: terminated.exit_code,
+                reason: terminated.reason.clone().unwrap_or_default(),
+                message: terminated.message.clone().unwrap_or_default(),
+                finished: terminated.finished_at.as_ref().map(|time| time.0),
+            };
+        }
+        if state.running.is_some() {
+            return Self::Running;
+        }
+        state.waiting.as_ref().map_or(Self::Absent, |waiting| Self::Waiting {
+            reason: waiting.reason.clone().unwrap_or_default(),
+            message: waiting.message.clone().unwrap_or_default(),
+        })
+    }
+}
+
+impl PodFacts {
+    /// The facts of a pod that carries our marks; none for any other pod, whatever else it carries.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        Self::with_marks(pod, &Marks::of(&pod.metadata)?)
+    }
+
+    /// The facts of a pod whose marks are known from elsewhere: somebody may have stripped them.
+    pub fn with_marks(pod: &Pod, marks: &Marks) -> Option<Self> {
+        let Marks { owner_uid, owner_name, node, node_uid, run, attempt } = marks.clone();
+        let metadata = &pod.metadata;
+        let spec = pod.spec.as_ref()?;
+        let status = pod.status.as_ref();
+        Some(Self {
+            namespace: metadata.namespace.clone()?,
+            name: metadata.name.clone()?,
+            uid: metadata.uid.clone()?,
+            resource_version: metadata.resource_version.as_deref()?.parse().ok()?,
+            owner_uid,
+            owner_name,
+            node,
+            node_uid,
+            run,
+            attempt,
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            presence: Presence::Present,
+            deleting: metadata.deletion_timestamp.is_some(),
+            bound: spec.node_name.is_some(),
+            by_scheduler: spec.affinity.is_some(),
+            phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
+            reason: status.and_then(|status| status.reason.clone()).unwrap_or_default(),
+            message: status.and_then(|status| status.message.clone()).unwrap_or_default(),
+            container: status
+                .and_then(|status| status.container_statuses.as_ref())
+                .and_then(|statuses| statuses.iter().find(|status| status.name == labels::CONTAINER))
+                .map_or(ContainerFacts::Absent, ContainerFacts::of),
+        })
+    }
+
+    /// The marks that the pod was made with.
+    pub fn marks(&self) -> Marks {
+        Marks {
+            owner_uid: self.owner_uid.clone(),
+            owner_name: self.owner_name.clone(),
+            node: self.node.clone(),
+            node_uid: self.node_uid.clone(),
+            run: self.run,
+            attempt: self.attempt,
+        }
+    }
+
+    /// Whether nothing of this pod can run any more: its container ended, the kubelet refused it, or it is gone.
+    pub fn has_ended(&self) -> bool {
+        match self.presence {
+            Presence::Gone => true,
+            Presence::Present | Presence::Unconfirmed => {
+                matches!(self.container, ContainerFacts::Terminated { .. })
+                    || matches!(self.phase.as_str(), "Failed" | "Succeeded")
+            }
+        }
+    }
+}
+
+/// UID of the ScriptRunner that controls an object, if one does.
+pub fn controller_uid(metadata: &ObjectMeta) -> Option<&str> {
+    metadata
+        .owner_references
+        .as_ref()?
+        .iter()
+        .find(|owner| {
+            owner.controller == Some(true)
+                && owner.kind == "ScriptRunner"
+                && owner.api_version.starts_with("scriptrunner.io/")
+        })
+        .map(|owner| owner.uid.as_str())
+}
+
+impl ConfigMapFacts {
+    /// The facts of a ConfigMap that carries our marks; none for any other.
+    pub fn of(metadata: &ObjectMeta) -> Option<Self> {
+        let owner_uid = controller_uid(metadata)?;
+        (metadata.labels.as_ref()?.get(labels::UID)? == owner_uid).then_some(())?;
+        Some(Self {
+            name: metadata.name.clone()?,
+            uid: metadata.uid.clone()?,
+            owner_uid: owner_uid.to_owned(),
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! What to do next, as data: from everything observed at one moment to the actions, the status and when to look again. Pure.
+//!
+//! **Invariant:** every decision to create or delete a pod rests on what is *stored* in the status, never on what this
+//! process just learned. So a crash between any two API calls loses nothing and repeats nothing: the next process sees the
+//! same stored facts and decides the same.
+
+mod cleanup;
+mod entry;
+mod pacing;
+mod run;
+mod settle;
+mod targets;
+
+pub(crate) use targets::TOLERATED_TAINTS;
+
+use std::collections::HashMap;
+
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Pod},
+    jiff::Timestamp,
+};
+use scriptrunner_api::v1alpha1::{NodeStatus, ScriptRunnerStatus};
+
+use crate::{
+    observed::{Observed, PodFacts},
+    pod::PodSettings,
+    status::{self, groups::Answers},
+    validate::{Refusal, ValidRun},
+};
+
+/// One write to a child, performed by the operator's `apply`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Create the ConfigMap that a run is pinned in.
+    CreateConfigMap(Box<ConfigMap>),
+    /// Delete the ConfigMap of a run that is over.
+    DeleteConfigMap {
+        /// Name.
+        name: String,
+        /// UID, a precondition of the deletion.
+        uid: String,
+    },
+    /// Create the pod of a node.
+    CreatePod {
+        /// Name of the node.
+        node: String,
+        /// The pod.
+        pod: Box<Pod>,
+    },
+    /// Delete a pod.
+    DeletePod {
+        /// Name.
+        name: String,
+        /// UID, a precondition of the deletion.
+        uid: String,
+        /// Why, for the log.
+        why: &'static str,
+    },
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Writes to children, in this order.
+    pub actions: Vec<Action>,
+    /// The status that is true now; none if it must not be touched.
+    pub status: Option<ScriptRunnerStatus>,
+    /// Newest answers of the nodes, to be remembered until the next plan: the status may have no room for them.
+    pub answers: Answers,
+    /// When to look again even if nothing changes.
+    pub next: Option<Timestamp>,
+}
+
+/// Decides. `valid` is the outcome of [`crate::validate::validate`] for the observed spec.
+pub fn plan(
+    valid: &Result<ValidRun, Refusal>,
+    observed: &Observed,
+    settings: &PodSettings,
+    now: Timestamp,
+) -> Plan {
+    if observed.object.deleting {
+        return Plan { actions: cleanup::delete_everything(observed), status: None, answers: Answers::new(), next: None };
+    }
+    let mut draft = Draft::new(observed, now);
+    settle::settle(&mut draft, observed);
+    let accepted = run::accept(valid, observed);
+    let mut actions = Vec::new();
+    if let Ok(run) = &accepted {
+        let pinned = run::advance(&mut draft, run, observed, &mut actions);
+        if pinned {
+            targets::judge(&mut draft, run, observed);
+            settle::enforce_start_deadlines(&mut draft, run, observed);
+            actions.extend(pacing::start(&mut draft, run, observed, settings));
+        }
+    }
+    actions.extend(cleanup::surplus(&draft, observed, accepted.as_ref().ok().copied()));
+    let (status, answers) = status::verdict::assemble(draft.status, &accepted, observed, now);
+    Plan { actions, status: Some(status), answers, next: draft.next }
+}
+
+/// The status while it is being brought up to date.
+struct Draft {
+    status: ScriptRunnerStatus,
+    now: Timestamp,
+    next: Option<Timestamp>,
+    history_limit: usize,
+}
+
+impl Draft {
+    fn new(observed: &Observed, now: Timestamp) -> Self {
+        let mut status = observed.previous.clone().unwrap_or_default();
+        if status.object_uid.as_deref() != Some(observed.object.uid.as_str()) {
+            // A status from a backup: what it says of nodes is honoured, what it says of generations is of another object.
+            status.accepted_generation = None;
+            status.object_uid = Some(observed.object.uid.clone());
+        }
+        let history_limit =
+            observed.object.spec.history_limit.unwrap_or(scriptrunner_api::v1alpha1::DEFAULT_HISTORY_LIMIT);
+        Self { status, now, next: None, history_limit: history_limit.clamp(1, 100) as usize }
+    }
+
+    /// Number of the current run; 0 before the first.
+    fn run_number(&self) -> u64 {
+        self.status.run.as_ref().map_or(0, |run| run.number)
+    }
+
+    /// Looks again at `when` at the latest.
+    fn look_again_at(&mut self, when: Timestamp) {
+        self.next = Some(self.next.map_or(when, |next| next.min(when)));
+    }
+}
+
+/// Pods by the name of the node that they were made for.
+fn pods_by_node(observed: &Observed) -> HashMap<&str, Vec<&PodFacts>> {
+    let mut by_node: HashMap<&str, Vec<&PodFacts>> = HashMap::new();
+    for pod in &observed.pods {
+        by_node.entry(pod.node.as_str()).or_default().push(pod);
+    }
+    by_node
+}
+
+/// The stored entry of a node, if the stored status is of the given run.
+fn stored_entry<'a>(observed: &'a Observed, run: u64, node: &str) -> Option<&'a NodeStatus> {
+    let previous = observed.previous.as_ref()?;
+    (previous.run.as_ref()?.number == run).then(|| previous.nodes.get(node))?
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Which nodes start now: how many may be busy, and which must still wait for an older pod. Pure.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use scriptrunner_api::{
+    reason::NodeReason,
+    v1alpha1::{NodeState, NodeStatus, Placement},
+};
+
+use super::{Action, Draft, entry, pods_by_node, stored_entry};
+use crate::{
+    names::short_id,
+    observed::{ContainerFacts, NodeFacts, Observed, PodFacts},
+    pod::{PodSettings, Target, build_pod},
+    validate::ValidRun,
+};
+
+/// A pod that is followed by another sooner than this after it was made is followed after this time instead.
+const SHORTEST_LIFE: SignedDuration = SignedDuration::from_secs(60);
+/// A pod that never started is replaced after `2^attempts` seconds, at most this.
+const LONGEST_REPLACEMENT_DELAY: SignedDuration = SignedDuration::from_secs(60);
+
+/// The pods to create now.
+pub(super) fn start(
+    draft: &mut Draft,
+    run: &ValidRun,
+    observed: &Observed,
+    settings: &PodSettings,
+) -> Vec<Action> {
+    let number = draft.run_number();
+    let stored_number =
+        observed.previous.as_ref().and_then(|previous| previous.run.as_ref()).map(|run| run.number);
+    if stored_number != Some(number) {
+        // The run is not stored yet: a crash now would leave pods of a run that nobody knows.
+        return Vec::new();
+    }
+    let by_node = pods_by_node(observed);
+    let mut free = free_slots(draft, run, observed);
+    let mut creations = Vec::new();
+    let mut looks = Vec::new();
+    for (name, node_entry) in draft.status.nodes.iter_mut().filter(|(_, node_entry)| node_entry.run == number)
+    {
+        let Some(node) = observed.nodes.get(name) else { continue };
+        let pods = by_node.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
+        if !wants_pod(node_entry)
+            || !may_follow(node_entry, stored_entry(observed, number, name), pods)
+            || observed.occupied_nodes.contains(name)
+        {
+            continue;
+        }
+        match observed.pod_conflicts.get(name) {
+            Some(conflict) => {
+                entry::set(node_entry, NodeState::Pending, Some(NodeReason::NameConflict), &conflict.message)
+            }
+            None if entry::reason(node_entry) == Some(NodeReason::NameConflict) => {
+                entry::set(node_entry, NodeState::Pending, None, "")
+            }
+            None => {}
+        }
+        if let Some(when) = held_until(node_entry, pods).filter(|when| *when > draft.now) {
+            looks.push(when);
+            continue;
+        }
+        if free == 0 {
+            break;
+        }
+        free -= 1;
+        let target = target(node, node_entry, run, number);
+        creations.push(Action::CreatePod {
+            node: name.clone(),
+            pod: Box::new(build_pod(&observed.object, run, &target, settings)),
+        });
+    }
+    for look in looks {
+        draft.look_again_at(look);
+    }
+    creations
+}
+
+/// How many nodes more may become busy. Busy is a node whose pod exists and has not ended, and that was not given up.
+fn free_slots(draft: &Draft, run: &ValidRun, observed: &Observed) -> usize {
+    let Some(parallelism) = run.parallelism else { return usize::MAX };
+    let number = draft.run_number();
+    let desired = draft.status.nodes.values().filter(|node_entry| node_entry.run == number).count();
+    let busy = observed
+        .pods
+        .iter()
+        .filter(|pod| !pod.has_ended())
+        .filter(|pod| {
+            !draft
+                .status
+                .nodes
+                .get(&pod.node)
+                .is_some_and(|node_entry| node_entry.run == pod.run && node_entry.node_state().is_done())
+        })
+        .count();
+    parallelism.nodes(desired).saturating_sub(busy)
+}
+
+/// Whether the entry is waiting for a pod to be made.
+fn wants_pod(node_entry: &NodeStatus) -> bool {
+    node_entry.pod_id.is_none()
+        && match node_entry.node_state() {
+            NodeState::Pending => entry::reason(node_entry) != Some(NodeReason::NodeNotReady),
+            // An endless repetition between two pods.
+            NodeState::Running => true,
+            NodeState::Starting
+            | NodeState::Succeeded
+            | NodeState::Failed
+            | NodeState::Skipped
+            | NodeState::Stopped
+            | NodeState::Unknown => false,
+        }
+}
+
+/// Whether everything that came before on the node is over and stored: a pod is followed only once its outcome is stored,
+/// and nothing starts beside a pod that may still run.
+fn may_follow(node_entry: &NodeStatus, stored: Option<&NodeStatus>, pods: &[&PodFacts]) -> bool {
+    let is_stored = match stored {
+        None => true,
+        Some(stored) if stored.run < node_entry.run => !stored.node_state().is_active(),
+        Some(stored) => {
+            stored.node_id != node_entry.node_id
+                || (stored.pod_id.is_none() && stored.attempts == node_entry.attempts)
+        }
+    };
+    is_stored && pods.iter().all(|pod| pod.has_ended())
+}
+
+/// Until when the next pod is held back, so that pods that end at once do not follow each other without pause.
+fn held_until(node_entry: &NodeStatus, pods: &[&PodFacts]) -> Option<Timestamp> {
+    let newest = pods.iter().filter(|pod| pod.run == node_entry.run).max_by_key(|pod| pod.attempt)?;
+    let created = newest.created?;
+    match node_entry.node_state() {
+        NodeState::Pending if entry::reason(node_entry) == Some(NodeReason::PodRefused) => None,
+        NodeState::Pending => {
+            let delay = SignedDuration::from_secs(1 << newest.attempt.min(10)).min(LONGEST_REPLACEMENT_DELAY);
+            created.checked_add(delay).ok()
+        }
+        NodeState::Running if matches!(newest.container, ContainerFacts::Terminated { .. }) => {
+            created.checked_add(SHORTEST_LIFE).ok()
+        }
+        NodeState::Running
+        | NodeState::Starting
+        | NodeState::Succeeded
+        | NodeState::Failed
+        | NodeState::Skipped
+        | NodeState::Stopped
+        | NodeState::Unknown => None,
+    }
+}
+
+fn target(node: &NodeFacts, node_entry: &NodeStatus, run: &ValidRun, number: u64) -> Target {
+    debug_assert_eq!(short_id(&node.uid), node_entry.node_id, "the entry should be of this very node");
+    Target {
+        node: node.name.clone(),
+        node_uid: node.uid.clone(),
+        run: number,
+        attempt: node_entry.attempts + 1,
+        first_serial: node_entry.serial + 1,
+        remaining: run.pinned.executions().map(|total| total.saturating_sub(node_entry.serial).max(1)),
+        by_scheduler: run.pinned.placement == Placement::Scheduler
+            || entry::reason(node_entry) == Some(NodeReason::PodRefused),
+    }
+}

@@ -1,0 +1,156 @@
+//! Whether a spec is accepted, and whether it is a new run. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use scriptrunner_api::{
+    labels,
+    pinned::HASH_ALGORITHM,
+    reason::ConditionReason,
+    v1alpha1::{NodeState, RecentRun, RunStatus, ScriptRunnerStatus},
+};
+
+use super::{Action, Draft, targets};
+use crate::{
+    names::config_map_name,
+    observed::Observed,
+    pod::build_config_map,
+    status::budget,
+    validate::{Refusal, ValidRun},
+};
+
+/// Runs kept in `recentRuns`.
+const RECENT_RUNS: usize = 10;
+
+/// The run if nothing outside the spec stands against it.
+pub(super) fn accept<'a>(
+    valid: &'a Result<ValidRun, Refusal>,
+    observed: &Observed,
+) -> Result<&'a ValidRun, Refusal> {
+    let run = valid.as_ref().map_err(Clone::clone)?;
+    let object = &observed.object;
+    if run.pinned.mode.is_privileged() && !observed.namespace_privileged {
+        let mode = run.pinned.mode.as_str();
+        return Err(Refusal {
+            reason: ConditionReason::NamespaceNotPrivileged,
+            message: format!(
+                "mode {mode} runs only in a namespace labelled {}={}; label namespace {:?} (this needs verb use on executionmodes.access.scriptrunner.io), or use mode Normal",
+                labels::PRIVILEGED,
+                labels::PRIVILEGED_ALLOWED,
+                object.namespace
+            ),
+        });
+    }
+    if let Some(message) = &observed.config_map_conflict {
+        return Err(Refusal { reason: ConditionReason::InputChanged, message: message.clone() });
+    }
+    let names = targets::desired_names(&run.targets, observed);
+    let number =
+        observed.previous.as_ref().and_then(|previous| previous.run.as_ref()).map_or(0, |run| run.number) + 1;
+    if !budget::floor_fits(
+        names.iter().map(String::as_str),
+        number,
+        run.pinned.executions(),
+        object.other_bytes,
+    ) {
+        return Err(Refusal {
+            reason: ConditionReason::TooManyNodes,
+            message: format!(
+                "{} nodes are too many for one object, even with every output left out; select fewer with nodeLabelSelector and use several ScriptRunners",
+                names.len()
+            ),
+        });
+    }
+    Ok(run)
+}
+
+/// Starts the run that the spec asks for, if it is not the current one. True if the current run is the spec's own and
+/// its pinned inputs exist, so that pods may be made.
+pub(super) fn advance(
+    draft: &mut Draft,
+    run: &ValidRun,
+    observed: &Observed,
+    actions: &mut Vec<Action>,
+) -> bool {
+    let object = &observed.object;
+    let Some(trigger) = trigger(&draft.status, run, object.generation) else {
+        draft.status.accepted_generation = Some(object.generation);
+        let current = draft.status.run.as_ref().is_some_and(|current| current.spec_hash == run.spec_hash);
+        return current
+            && (!needs_inputs(draft, observed) || inputs_exist(draft.run_number(), run, observed, actions));
+    };
+    let newest_pod = observed.pods.iter().map(|pod| pod.run).max().unwrap_or(0);
+    let number = draft.run_number().max(newest_pod) + 1;
+    if !inputs_exist(number, run, observed, actions) {
+        return false;
+    }
+    close_current_run(&mut draft.status);
+    draft.status.run = Some(RunStatus {
+        number,
+        trigger: trigger.to_owned(),
+        spec_hash: run.spec_hash.clone(),
+        script_digest: run.pinned.script_sha256.clone(),
+        start_time: Time(draft.now),
+        completion_time: None,
+    });
+    draft.status.accepted_generation = Some(object.generation);
+    true
+}
+
+/// What makes the spec a new run: none if it is the current one.
+fn trigger(status: &ScriptRunnerStatus, run: &ValidRun, generation: i64) -> Option<&'static str> {
+    let Some(current) = &status.run else { return Some("Created") };
+    let same_algorithm = current.spec_hash.split(':').next() == Some(HASH_ALGORITHM);
+    let edited = status.accepted_generation != Some(generation);
+    (edited && same_algorithm && current.spec_hash != run.spec_hash).then_some("SpecChanged")
+}
+
+/// Whether the run's ConfigMap exists; asks for it otherwise.
+fn inputs_exist(number: u64, run: &ValidRun, observed: &Observed, actions: &mut Vec<Action>) -> bool {
+    let name = config_map_name(&observed.object.uid, number, &run.spec_hash);
+    if observed.config_maps.iter().any(|config_map| config_map.name == name) {
+        return true;
+    }
+    actions.push(Action::CreateConfigMap(Box::new(build_config_map(&observed.object, number, run))));
+    false
+}
+
+/// Whether a pod of the current run may still be made: a finished run does not get its lost ConfigMap back.
+fn needs_inputs(draft: &Draft, observed: &Observed) -> bool {
+    let number = draft.run_number();
+    draft.status.nodes.values().any(|entry| entry.run == number && !entry.node_state().is_done())
+        || observed.nodes.keys().any(|name| !draft.status.nodes.contains_key(name))
+}
+
+fn close_current_run(status: &mut ScriptRunnerStatus) {
+    let Some(run) = status.run.take() else { return };
+    let count = |state: &[NodeState]| {
+        let entries = status
+            .nodes
+            .values()
+            .filter(|entry| entry.run == run.number && state.contains(&entry.node_state()));
+        u32::try_from(entries.count()).unwrap_or(u32::MAX)
+    };
+    let recent = RecentRun {
+        number: run.number,
+        trigger: run.trigger.clone(),
+        start_time: run.start_time.clone(),
+        completion_time: run.completion_time.clone(),
+        desired: count(&NodeState::ALL),
+        succeeded: count(&[NodeState::Succeeded]),
+        failed: count(&[NodeState::Failed, NodeState::Stopped]),
+        skipped: count(&[NodeState::Skipped]),
+        unknown: count(&[NodeState::Unknown]),
+    };
+    status.recent_runs.insert(0, recent);
+    status.recent_runs.truncate(RECENT_RUNS);
+    status.truncation = None;
+}
+
+/// Name of the ConfigMap of the current run, and of the run that is about to start.
+pub(super) fn wanted_config_maps(draft: &Draft, run: Option<&ValidRun>, observed: &Observed) -> Vec<String> {
+    let uid = &observed.object.uid;
+    let current =
+        draft.status.run.as_ref().map(|current| config_map_name(uid, current.number, &current.spec_hash));
+    let newest_pod = observed.pods.iter().map(|pod| pod.run).max().unwrap_or(0);
+    let next = run.map(|run| config_map_name(uid, draft.run_number().max(newest_pod) + 1, &run.spec_hash));
+    current.into_iter().chain(next).collect()
+}

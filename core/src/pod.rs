@@ -1,0 +1,366 @@
+//! Makes the pod of a node and the ConfigMap of a run. Cannot fail, asks nobody. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{
+        Affinity, Capabilities, ConfigMap, ConfigMapKeySelector, ConfigMapVolumeSource, Container,
+        EmptyDirVolumeSource, EnvVar, EnvVarSource, HostPathVolumeSource, NodeAffinity, NodeSelector,
+        NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
+        ResourceFieldSelector, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext,
+        Toleration, Volume, VolumeMount,
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{ObjectMeta, OwnerReference},
+    },
+};
+use scriptrunner_api::{
+    GROUP, VERSION, labels,
+    v1alpha1::{self, AccessMode, Mode, RunAs},
+};
+
+use crate::{
+    names::{config_map_name, pod_name},
+    observed::ObjectFacts,
+    plan::TOLERATED_TAINTS,
+    validate::ValidRun,
+};
+
+/// The numeric user of mode Normal: the usual number of `nonroot` in minimal images.
+const NON_ROOT_USER: i64 = 65532;
+/// Time that the runner has after the script's grace period, to write its message.
+const RUNNER_GRACE_SECONDS: i64 = 5;
+
+/// What the operator's flags say of every pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSettings {
+    /// Image of the runner.
+    pub runner_image: String,
+    /// Memory request and limit; none where empty.
+    pub default_memory: Option<String>,
+    /// Ephemeral storage request and limit; none on clusters whose kubelets cannot count it.
+    pub default_ephemeral_storage: Option<String>,
+    /// After how many seconds the pod of an endless repetition ends to hand its results over.
+    pub handover_seconds: u32,
+}
+
+/// Which pod is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Name of the Node.
+    pub node: String,
+    /// UID of the Node.
+    pub node_uid: String,
+    /// The run.
+    pub run: u64,
+    /// Ordinal of the pod within the run.
+    pub attempt: u32,
+    /// Serial of its first execution.
+    pub first_serial: u64,
+    /// Executions to make; none is endless.
+    pub remaining: Option<u64>,
+    /// Whether the scheduler places it.
+    pub by_scheduler: bool,
+}
+
+/// The immutable ConfigMap that a run is pinned in: the canonical spec and the script, byte for byte.
+pub fn build_config_map(object: &ObjectFacts, run: u64, valid: &ValidRun) -> ConfigMap {
+    let mut metadata = child_metadata(object, valid.pinned.mode, run);
+    metadata.name = Some(config_map_name(&object.uid, run, &valid.spec_hash));
+    ConfigMap {
+        metadata,
+        data: Some(BTreeMap::from([
+            (labels::SPEC_FILE.to_owned(), valid.pinned.canonical_json()),
+            (labels::SCRIPT_FILE.to_owned(), valid.script.clone()),
+        ])),
+        immutable: Some(true),
+        ..ConfigMap::default()
+    }
+}
+
+/// The pod of a node.
+pub fn build_pod(object: &ObjectFacts, valid: &ValidRun, target: &Target, settings: &PodSettings) -> Pod {
+    Pod {
+        metadata: pod_metadata(object, valid.pinned.mode, target),
+        spec: Some(pod_spec(object, valid, target, settings)),
+        ..Pod::default()
+    }
+}
+
+fn child_metadata(object: &ObjectFacts, mode: Mode, run: u64) -> ObjectMeta {
+    ObjectMeta {
+        namespace: Some(object.namespace.clone()),
+        labels: Some(BTreeMap::from([
+            (labels::UID.to_owned(), object.uid.clone()),
+            (labels::MODE.to_owned(), mode.as_str().to_owned()),
+            (labels::RUN.to_owned(), run.to_string()),
+        ])),
+        annotations: Some(BTreeMap::from([(labels::NAME.to_owned(), object.name.clone())])),
+        owner_references: Some(vec![OwnerReference {
+            api_version: format!("{GROUP}/{VERSION}"),
+            kind: "ScriptRunner".to_owned(),
+            name: object.name.clone(),
+            uid: object.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn pod_metadata(object: &ObjectFacts, mode: Mode, target: &Target) -> ObjectMeta {
+    let mut metadata = child_metadata(object, mode, target.run);
+    metadata.name = Some(pod_name(mode, &object.uid, &target.node_uid, target.run, target.attempt));
+    let pod_labels = metadata.labels.get_or_insert_default();
+    pod_labels.insert(labels::ATTEMPT.to_owned(), target.attempt.to_string());
+    pod_labels.insert(labels::NODE_UID.to_owned(), target.node_uid.clone());
+    // A mesh's sidecar would outlive the script, and keep the pod from ending.
+    pod_labels.insert("sidecar.istio.io/inject".to_owned(), "false".to_owned());
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(labels::NODE.to_owned(), target.node.clone());
+    annotations.insert("linkerd.io/inject".to_owned(), "disabled".to_owned());
+    annotations.insert("cluster-autoscaler.kubernetes.io/safe-to-evict".to_owned(), "true".to_owned());
+    metadata
+}
+
+fn pod_spec(object: &ObjectFacts, valid: &ValidRun, target: &Target, settings: &PodSettings) -> PodSpec {
+    let mode = valid.pinned.mode;
+    PodSpec {
+        restart_policy: Some("Never".to_owned()),
+        node_name: (!target.by_scheduler).then(|| target.node.clone()),
+        affinity: target.by_scheduler.then(|| affinity_to(&target.node)),
+        tolerations: Some(tolerations()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(i64::from(valid.limits.grace_seconds) + RUNNER_GRACE_SECONDS),
+        security_context: Some(pod_security(valid)),
+        containers: vec![container(valid, target, settings)],
+        volumes: Some(volumes(mode, config_map_name(&object.uid, target.run, &valid.spec_hash))),
+        ..PodSpec::default()
+    }
+}
+
+fn affinity_to(node: &str) -> Affinity {
+    let name = NodeSelectorRequirement {
+        key: "metadata.name".to_owned(),
+        operator: "In".to_owned(),
+        values: Some(vec![node.to_owned()]),
+    };
+    let term = NodeSelectorTerm { match_fields: Some(vec![name]), ..NodeSelectorTerm::default() };
+    Affinity {
+        node_affinity: Some(NodeAffinity {
+            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                node_selector_terms: vec![term],
+            }),
+            ..NodeAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}
+
+/// What a DaemonSet's pods tolerate: a node that becomes unready or unreachable keeps its running pod, without limit.
+fn tolerations() -> Vec<Toleration> {
+    let tolerate = |key: &str, effect: &str| Toleration {
+        key: Some(key.to_owned()),
+        operator: Some("Exists".to_owned()),
+        effect: Some(effect.to_owned()),
+        ..Toleration::default()
+    };
+    ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
+        .into_iter()
+        .map(|key| tolerate(key, "NoExecute"))
+        .chain(TOLERATED_TAINTS.into_iter().map(|key| tolerate(key, "NoSchedule")))
+        .collect()
+}
+
+fn pod_security(valid: &ValidRun) -> PodSecurityContext {
+    let seccomp_profile =
+        Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None });
+    match (valid.pinned.mode, valid.pinned.run_as) {
+        (Mode::Normal, RunAs::NonRoot) => PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(NON_ROOT_USER),
+            run_as_group: Some(NON_ROOT_USER),
+            fs_group: Some(NON_ROOT_USER),
+            seccomp_profile,
+            ..PodSecurityContext::default()
+        },
+        (Mode::Normal, RunAs::Root) => {
+            PodSecurityContext { run_as_user: Some(0), seccomp_profile, ..PodSecurityContext::default() }
+        }
+        (Mode::Privileged | Mode::PrivilegedWithHostFS, _) => {
+            PodSecurityContext { run_as_user: Some(0), ..PodSecurityContext::default() }
+        }
+    }
+}
+
+fn container_security(valid: &ValidRun) -> SecurityContext {
+    match (valid.pinned.mode, valid.pinned.run_as) {
+        (Mode::Normal, RunAs::NonRoot) => SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
+            read_only_root_filesystem: Some(true),
+            ..SecurityContext::default()
+        },
+        (Mode::Normal, RunAs::Root) => {
+            SecurityContext { allow_privilege_escalation: Some(false), ..SecurityContext::default() }
+        }
+        (Mode::Privileged | Mode::PrivilegedWithHostFS, _) => {
+            SecurityContext { privileged: Some(true), ..SecurityContext::default() }
+        }
+    }
+}
+
+fn container(valid: &ValidRun, target: &Target, settings: &PodSettings) -> Container {
+    Container {
+        name: labels::CONTAINER.to_owned(),
+        image: Some(settings.runner_image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        args: Some(arguments(valid, target, settings)),
+        working_dir: Some(labels::WORK_DIR.to_owned()),
+        env: (!valid.pinned.env.is_empty()).then(|| valid.pinned.env.iter().map(environment).collect()),
+        resources: resources(settings),
+        security_context: Some(container_security(valid)),
+        volume_mounts: Some(mounts(valid)),
+        termination_message_path: Some(labels::TERMINATION_LOG.to_owned()),
+        termination_message_policy: Some("File".to_owned()),
+        ..Container::default()
+    }
+}
+
+/// Everything the runner must know and a user must not be able to set goes by arguments. None of them contains a `$`, so
+/// that Kubernetes expands nothing.
+fn arguments(valid: &ValidRun, target: &Target, settings: &PodSettings) -> Vec<String> {
+    let spec_sha256 = valid.spec_hash.split_once(':').map_or(valid.spec_hash.as_str(), |(_, digest)| digest);
+    let limits = &valid.limits;
+    let mut arguments = vec!["run".to_owned()];
+    let mut flag = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+    flag("protocol", labels::PROTOCOL.to_string());
+    flag("node", target.node.clone());
+    flag("run", target.run.to_string());
+    flag("attempt", target.attempt.to_string());
+    flag("first-serial", target.first_serial.to_string());
+    flag(
+        "remaining",
+        target.remaining.map_or_else(|| "endless".to_owned(), |remaining| remaining.to_string()),
+    );
+    flag("script-sha256", valid.pinned.script_sha256.clone());
+    flag("spec-sha256", spec_sha256.to_owned());
+    flag("history-limit", limits.history.to_string());
+    flag("stdout-limit-bytes", limits.stdout_bytes.to_string());
+    flag("stderr-limit-bytes", limits.stderr_bytes.to_string());
+    flag("grace-seconds", limits.grace_seconds.to_string());
+    if let Some(deadline) = limits.execution_deadline_seconds {
+        flag("execution-deadline-seconds", deadline.to_string());
+    }
+    if target.remaining.is_none() {
+        flag("handover-seconds", settings.handover_seconds.to_string());
+    }
+    if valid.pinned.mode == Mode::PrivilegedWithHostFS {
+        flag("host-root", labels::HOST_ROOT.to_owned());
+    }
+    arguments
+}
+
+fn environment(variable: &v1alpha1::EnvVar) -> EnvVar {
+    EnvVar {
+        name: variable.name.clone(),
+        value: variable.value.clone(),
+        value_from: variable.value_from.as_ref().map(environment_source),
+    }
+}
+
+fn environment_source(source: &v1alpha1::EnvVarSource) -> EnvVarSource {
+    let v1alpha1::EnvVarSource { field_ref, resource_field_ref, config_map_key_ref, secret_key_ref } = source;
+    EnvVarSource {
+        field_ref: field_ref
+            .as_ref()
+            .map(|field| ObjectFieldSelector { api_version: None, field_path: field.field_path.clone() }),
+        resource_field_ref: resource_field_ref.as_ref().map(|field| ResourceFieldSelector {
+            resource: field.resource.clone(),
+            ..ResourceFieldSelector::default()
+        }),
+        config_map_key_ref: config_map_key_ref.as_ref().map(|key| ConfigMapKeySelector {
+            name: key.name.clone(),
+            key: key.key.clone(),
+            optional: key.optional,
+        }),
+        secret_key_ref: secret_key_ref.as_ref().map(|key| SecretKeySelector {
+            name: key.name.clone(),
+            key: key.key.clone(),
+            optional: key.optional,
+        }),
+        ..EnvVarSource::default()
+    }
+}
+
+fn resources(settings: &PodSettings) -> Option<ResourceRequirements> {
+    let quantities: BTreeMap<String, Quantity> =
+        [("memory", &settings.default_memory), ("ephemeral-storage", &settings.default_ephemeral_storage)]
+            .into_iter()
+            .filter_map(|(name, quantity)| Some((name.to_owned(), Quantity(quantity.clone()?))))
+            .collect();
+    (!quantities.is_empty()).then(|| ResourceRequirements {
+        requests: Some(quantities.clone()),
+        limits: Some(quantities),
+        claims: None,
+    })
+}
+
+fn mounts(valid: &ValidRun) -> Vec<VolumeMount> {
+    let mount = |name: &str, path: &str| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        ..VolumeMount::default()
+    };
+    let mut mounts = vec![
+        VolumeMount { read_only: Some(true), ..mount("input", labels::INPUT_DIR) },
+        mount("work", labels::WORK_DIR),
+        mount("state", labels::STATE_DIR),
+        mount("tmp", "/tmp"),
+    ];
+    if valid.pinned.mode == Mode::PrivilegedWithHostFS {
+        let host = mount("host", labels::HOST_ROOT);
+        mounts.push(match valid.pinned.host_access_mode {
+            // Mounts that the node makes later appear, so that the script sees the node as it is.
+            AccessMode::ReadWrite => {
+                VolumeMount { mount_propagation: Some("HostToContainer".to_owned()), ..host }
+            }
+            // Enabled, not IfPossible: a runtime that cannot do it refuses the pod rather than leave submounts writable.
+            AccessMode::ReadOnly => {
+                VolumeMount { read_only: Some(true), recursive_read_only: Some("Enabled".to_owned()), ..host }
+            }
+        });
+    }
+    mounts
+}
+
+fn volumes(mode: Mode, config_map: String) -> Vec<Volume> {
+    let empty_dir = |name: &str| Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    };
+    let mut volumes = vec![
+        Volume {
+            name: "input".to_owned(),
+            config_map: Some(ConfigMapVolumeSource { name: config_map, ..ConfigMapVolumeSource::default() }),
+            ..Volume::default()
+        },
+        empty_dir("work"),
+        empty_dir("state"),
+        empty_dir("tmp"),
+    ];
+    if mode == Mode::PrivilegedWithHostFS {
+        volumes.push(Volume {
+            name: "host".to_owned(),
+            host_path: Some(HostPathVolumeSource { path: "/".to_owned(), type_: None }),
+            ..Volume::default()
+        });
+    }
+    volumes
+}
+
+#[cfg(test)]
+mod tests;

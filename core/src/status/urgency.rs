@@ -1,0 +1,39 @@
+//! How soon a changed status should be written. Pure.
+
+use scriptrunner_api::v1alpha1::{NodeStatus, ScriptRunnerStatus};
+
+/// How soon a changed status should be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// It has a result, names a pod for the first time, or changes what is said of the run or the spec.
+    Result,
+    /// Only states moved on, for example from Starting to Running.
+    State,
+}
+
+/// How soon `new` should be written over `old`.
+pub fn urgency(old: Option<&ScriptRunnerStatus>, new: &ScriptRunnerStatus) -> Urgency {
+    let Some(old) = old else { return Urgency::Result };
+    let conditions = |status: &ScriptRunnerStatus| {
+        status.conditions.iter().map(|condition| (condition.type_.clone(), condition.status.clone(), condition.reason.clone())).collect::<Vec<_>>()
+    };
+    let run_moved = old.run != new.run || old.observed_generation != new.observed_generation || conditions(old) != conditions(new);
+    let left = old.nodes.keys().any(|name| !new.nodes.contains_key(name));
+    if run_moved || left || new.nodes.iter().any(|(name, entry)| is_news(old.nodes.get(name), entry)) {
+        Urgency::Result
+    } else {
+        Urgency::State
+    }
+}
+
+/// Whether the entry has something that only a pod could tell, or that the next process must know: a pod that exists and
+/// is not named yet could be taken for one that was never made.
+fn is_news(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
+    let Some(old) = old else { return true };
+    old.pod_id != new.pod_id
+        || old.run != new.run
+        || old.executions != new.executions
+        || old.serial != new.serial
+        || old.history.last().map(|execution| execution.key()) != new.history.last().map(|execution| execution.key())
+        || old.node_state().is_done() != new.node_state().is_done()
+}

@@ -1,0 +1,231 @@
+//! Counters, progress, conditions and groups: everything in a status that follows from its entries. Pure.
+//!
+//! **Invariant:** an entry belongs to the current run exactly if it is desired, and each is in one counter: the sum of the
+//! counters is `desired` in every status that is written.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use scriptrunner_api::{
+    condition::{ConditionType, Verdict, holds, set_condition},
+    reason::ConditionReason,
+    v1alpha1::{NodeState, NodeStatus, ScriptRunnerStatus},
+};
+
+use super::{
+    budget::{expire_gone, fit},
+    groups::{Answers, output_groups, remember},
+};
+use crate::{
+    observed::Observed,
+    validate::{Refusal, ValidRun},
+};
+
+/// Completes a status whose entries are up to date; with it the newest answers, which the next call is to know.
+pub fn assemble(
+    mut status: ScriptRunnerStatus,
+    accepted: &Result<&ValidRun, Refusal>,
+    observed: &Observed,
+    now: Timestamp,
+) -> (ScriptRunnerStatus, Answers) {
+    status.observed_generation = Some(observed.object.generation);
+    expire_gone(&mut status, &Time(now));
+    count(&mut status);
+    let mut answers = observed.known_answers.clone();
+    remember(&mut answers, &status.nodes);
+    let number = status.run.as_ref().map_or(0, |run| run.number);
+    let desired = status
+        .nodes
+        .iter()
+        .filter(|(_, entry)| entry.run == number)
+        .map(|(name, entry)| (name.as_str(), entry));
+    (status.output_groups, status.output_group_count) =
+        output_groups(desired, &answers, &status.output_groups, status.output_group_count);
+    let fitted = fit(&mut status, observed.object.other_bytes);
+    if !fitted.dropped.is_empty() {
+        count(&mut status);
+    }
+    conclude(&mut status, accepted, observed, now);
+    (status, answers)
+}
+
+/// Sets every counter from the entries.
+fn count(status: &mut ScriptRunnerStatus) {
+    let number = status.run.as_ref().map_or(0, |run| run.number);
+    let desired: Vec<&NodeStatus> =
+        status.nodes.values().filter(|entry| number > 0 && entry.run == number).collect();
+    let of = |states: &[NodeState]| {
+        u32::try_from(desired.iter().filter(|entry| states.contains(&entry.node_state())).count())
+            .unwrap_or(u32::MAX)
+    };
+    let failing =
+        desired.iter().filter(|entry| entry.node_state().is_active() && newest_failed(entry)).count();
+    let counts = (
+        of(&[NodeState::Pending]),
+        of(&[NodeState::Starting, NodeState::Running]),
+        of(&[NodeState::Succeeded]),
+        of(&[NodeState::Failed, NodeState::Stopped]),
+        of(&[NodeState::Skipped]),
+        of(&[NodeState::Unknown]),
+    );
+    let all = u32::try_from(desired.len()).unwrap_or(u32::MAX);
+    (status.pending, status.active, status.succeeded, status.failed, status.skipped, status.unknown) = counts;
+    status.failing = u32::try_from(failing).unwrap_or(u32::MAX);
+    status.connected = 0;
+    status.desired = all;
+    status.progress = format!("{}/{all}", done(status));
+}
+
+fn newest_failed(entry: &NodeStatus) -> bool {
+    entry.signal.is_some() || entry.exit_code.is_some_and(|code| code != 0)
+}
+
+fn done(status: &ScriptRunnerStatus) -> u32 {
+    status.succeeded + status.failed + status.skipped + status.unknown
+}
+
+/// Sets the conditions, and the times that go with them.
+fn conclude(
+    status: &mut ScriptRunnerStatus,
+    accepted: &Result<&ValidRun, Refusal>,
+    observed: &Observed,
+    now: Timestamp,
+) {
+    let time = Time(now);
+    let generation = Some(observed.object.generation);
+    let mut verdicts = vec![acceptance(accepted)];
+    let over = status.desired > 0 && done(status) == status.desired;
+    let was_over = status.run.as_ref().is_some_and(|run| run.completion_time.is_some());
+    verdicts.push(progress(status, accepted, observed, over));
+    verdicts.push(truncation(status));
+    let failures = status.failed + status.unknown;
+    if over {
+        verdicts.push(completeness(status, failures));
+        verdicts.push(failure(status, failures));
+    } else if !was_over || status.desired == 0 {
+        let message = if status.desired == 0 { "no node matches" } else { "the run has not ended" };
+        for type_ in [ConditionType::Complete, ConditionType::Failed] {
+            verdicts.push(Verdict {
+                type_,
+                holds: false,
+                reason: ConditionReason::RunNotEnded,
+                message: message.to_owned(),
+            });
+        }
+    }
+    // A late node leaves the verdict of a run that was over as it is, until that node's own outcome.
+    let newly_over = over
+        && (!was_over
+            || !holds(&status.conditions, ConditionType::Complete)
+                && !holds(&status.conditions, ConditionType::Failed));
+    let late_node_done = over && was_over && holds(&status.conditions, ConditionType::Progressing);
+    for verdict in &verdicts {
+        set_condition(&mut status.conditions, verdict, generation, &time);
+    }
+    if (newly_over || late_node_done)
+        && let Some(run) = &mut status.run
+    {
+        run.completion_time = Some(time.clone());
+        if failures == 0 {
+            status.last_successful_time = Some(time);
+        }
+    }
+}
+
+fn acceptance(accepted: &Result<&ValidRun, Refusal>) -> Verdict {
+    match accepted {
+        Ok(_) => Verdict {
+            type_: ConditionType::Accepted,
+            holds: true,
+            reason: ConditionReason::SpecAccepted,
+            message: "the spec can be run".to_owned(),
+        },
+        Err(refusal) => Verdict {
+            type_: ConditionType::Accepted,
+            holds: false,
+            reason: refusal.reason,
+            message: refusal.message.clone(),
+        },
+    }
+}
+
+fn progress(
+    status: &ScriptRunnerStatus,
+    accepted: &Result<&ValidRun, Refusal>,
+    observed: &Observed,
+    over: bool,
+) -> Verdict {
+    let verdict = |holds, reason, message: String| Verdict {
+        type_: ConditionType::Progressing,
+        holds,
+        reason,
+        message,
+    };
+    if let Err(refusal) = accepted
+        && status.active == 0
+    {
+        return verdict(false, refusal.reason, "nothing is started until the spec is accepted".to_owned());
+    }
+    if over {
+        return verdict(false, ConditionReason::AllNodesDone, "every desired node is done".to_owned());
+    }
+    if let Some(refusal) = &observed.refusal {
+        return verdict(
+            true,
+            ConditionReason::PodsRefused,
+            format!("the API server refuses what the run needs, trying again: {refusal}"),
+        );
+    }
+    if status.run.is_some() && status.desired == 0 {
+        return verdict(
+            true,
+            ConditionReason::NoMatchingNodes,
+            "no node matches; nodes that begin to match are run".to_owned(),
+        );
+    }
+    verdict(true, ConditionReason::NodesPending, "nodes are still to be done".to_owned())
+}
+
+fn truncation(status: &ScriptRunnerStatus) -> Verdict {
+    let type_ = ConditionType::ResultsTruncated;
+    match &status.truncation {
+        None => Verdict {
+            type_,
+            holds: false,
+            reason: ConditionReason::NothingTruncated,
+            message: "every kept result stands in the status".to_owned(),
+        },
+        Some(cut) => Verdict {
+            type_,
+            holds: true,
+            reason: ConditionReason::StatusSizeLimit,
+            message: format!(
+                "the size limit of the object cost {} bytes of the results of {} nodes; print less, lower historyLimit, or select fewer nodes",
+                cut.bytes, cut.nodes
+            ),
+        },
+    }
+}
+
+fn completeness(status: &ScriptRunnerStatus, failures: u32) -> Verdict {
+    Verdict {
+        type_: ConditionType::Complete,
+        holds: failures == 0,
+        reason: if failures == 0 { ConditionReason::AllNodesSucceeded } else { ConditionReason::NodesFailed },
+        message: summary(status),
+    }
+}
+
+fn failure(status: &ScriptRunnerStatus, failures: u32) -> Verdict {
+    Verdict {
+        type_: ConditionType::Failed,
+        holds: failures > 0,
+        reason: if failures == 0 { ConditionReason::NoFailure } else { ConditionReason::NodesFailed },
+        message: summary(status),
+    }
+}
+
+fn summary(status: &ScriptRunnerStatus) -> String {
+    let ScriptRunnerStatus { desired, succeeded, failed, skipped, unknown, .. } = status;
+    format!(
+        "of {desired} nodes {succeeded} succeeded, {failed} failed, {skipped} were skipped, {unknown} are unknown"
+    )
+}

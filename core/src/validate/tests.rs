@@ -1,0 +1,87 @@
+//! Table tests of what is accepted and what is refused with which words.
+
+use super::*;
+
+fn outcome(yaml: &str) -> Result<ValidRun, Refusal> {
+    validate(&serde_saphyr::from_str(yaml).unwrap())
+}
+
+#[test]
+fn plain_spec_gets_every_default() {
+    let run = outcome("{script: x, nodeLabelSelector: {}}").unwrap();
+    assert_eq!(
+        run.limits,
+        Limits {
+            execution_deadline_seconds: None,
+            grace_seconds: 10,
+            start_deadline_seconds: 600,
+            history: 5,
+            stdout_bytes: 4096,
+            stderr_bytes: 4096
+        }
+    );
+    assert_eq!(run.parallelism, None);
+}
+
+#[test]
+fn each_contradiction_is_named() {
+    for (yaml, word) in [
+        ("{script: '', nodeLabelSelector: {}}", "script is empty"),
+        ("{script: x}", "exactly one of nodeLabelSelector and nodeNames"),
+        (
+            "{script: x, nodeLabelSelector: {}, nodeNames: [a]}",
+            "exactly one of nodeLabelSelector and nodeNames",
+        ),
+        ("{script: x, nodeNames: []}", "nodeNames is empty"),
+        ("{script: x, nodeLabelSelector: {matchExpressions: [{key: a, operator: In}]}}", "need values"),
+        (
+            "{script: x, nodeLabelSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}",
+            "take none",
+        ),
+        ("{script: x, nodeNames: [a], historyLimit: 0}", "historyLimit is 0"),
+        ("{script: x, nodeNames: [a], repeat: {periodSeconds: 1, count: 0}}", "repeat.count"),
+        ("{script: x, nodeNames: [a], parallelism: 1}", "executionDeadlineSeconds"),
+        (
+            "{script: x, nodeNames: [a], parallelism: 1, executionDeadlineSeconds: 1, repeat: {periodSeconds: 1}}",
+            "endless",
+        ),
+        ("{script: x, nodeNames: [a], parallelism: 0, executionDeadlineSeconds: 1}", "parallelism is 0"),
+        ("{script: x, nodeNames: [a], parallelism: '0%', executionDeadlineSeconds: 1}", "0%"),
+        ("{script: x, nodeNames: [a], parallelism: '101%', executionDeadlineSeconds: 1}", "101%"),
+        ("{script: x, nodeNames: [a], mode: Privileged}", "must state parallelism"),
+        (
+            "{script: x, nodeNames: [a], mode: Privileged, runAs: Root, parallelism: 1, executionDeadlineSeconds: 1}",
+            "runAs",
+        ),
+        ("{script: x, nodeNames: [a], hostFileSystem: {}}", "PrivilegedWithHostFS"),
+        ("{script: x, nodeNames: [a], env: [{name: SCRIPTRUNNER_X}]}", "SCRIPTRUNNER_X"),
+        ("{script: x, nodeNames: [a], dependencies: {pip: ['-r x']}}", "-r x"),
+        ("{script: x, nodeNames: [a], interpreter: []}", "interpreter is empty"),
+        (
+            "{script: x, nodeNames: [a], mode: Privileged, repeat: {periodSeconds: 1}, env: [{name: A, valueFrom: {configMapKeyRef: {name: c, key: k}}}]}",
+            "ConfigMap",
+        ),
+    ] {
+        let refusal = outcome(yaml).expect_err(yaml);
+        assert_eq!(refusal.reason, ConditionReason::SpecInvalid);
+        assert!(refusal.message.contains(word), "{yaml}: {}", refusal.message);
+    }
+}
+
+#[test]
+fn script_of_64_kib_passes_and_one_byte_more_does_not() {
+    let mut spec: ScriptRunnerSpec = serde_saphyr::from_str("{script: x, nodeNames: [a]}").unwrap();
+    spec.script = "x".repeat(65_536);
+    assert!(validate(&spec).is_ok());
+    spec.script = "é".repeat(32_769);
+    assert!(validate(&spec).unwrap_err().message.contains("65538 bytes"));
+}
+
+#[test]
+fn parallelism_rounds_percentages_up() {
+    assert_eq!(Parallelism::Percent(10).nodes(11), 2);
+    assert_eq!(Parallelism::Percent(1).nodes(3), 1);
+    assert_eq!(Parallelism::Percent(100).nodes(7), 7);
+    assert_eq!(Parallelism::Percent(50).nodes(0), 1);
+    assert_eq!(Parallelism::Nodes(3).nodes(100), 3);
+}

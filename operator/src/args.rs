@@ -1,0 +1,138 @@
+//! Flags and environment, and what they resolve to. The only place that reads either, and the only place with defaults.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context, ensure};
+use clap::{Parser, Subcommand, ValueEnum};
+use scriptrunner_core::pod::PodSettings;
+
+/// Runs scripts on nodes, and keeps each node's answers in the status of the ScriptRunner that asked.
+#[derive(Parser, Debug)]
+#[command(name = "scriptrunner-operator", version)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the operator until it is told to stop.
+    Run(RunArgs),
+}
+
+/// Flags of `run`. Each is also an environment variable.
+#[derive(clap::Args, Debug)]
+pub struct RunArgs {
+    /// Image of the runner pods.
+    #[arg(long, env = "SCRIPTRUNNER_RUNNER_IMAGE")]
+    runner_image: String,
+    /// Namespace that the operator's Lease lives in.
+    #[arg(long, env = "SCRIPTRUNNER_NAMESPACE", default_value = "scriptrunner-system")]
+    namespace: String,
+    /// Name of the operator's own pod: its identity in the Lease and in Events.
+    #[arg(long, env = "SCRIPTRUNNER_POD_NAME")]
+    pod_name: String,
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, env = "SCRIPTRUNNER_LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// Memory request and limit of runner pods; empty for none.
+    #[arg(long, env = "SCRIPTRUNNER_DEFAULT_MEMORY", default_value = "256Mi")]
+    default_memory: String,
+    /// Ephemeral storage request and limit of runner pods; empty for none, on clusters whose kubelets cannot count it.
+    #[arg(long, env = "SCRIPTRUNNER_DEFAULT_EPHEMERAL_STORAGE", default_value = "1Gi")]
+    default_ephemeral_storage: String,
+    /// After how many seconds the pod of an endless repetition ends to hand its results over.
+    #[arg(long, env = "SCRIPTRUNNER_HANDOVER_SECONDS", default_value_t = 600)]
+    handover_seconds: u32,
+    /// Bytes per second of status writes, over all objects, counting whole objects as written.
+    #[arg(long, env = "SCRIPTRUNNER_STATUS_BYTES_PER_SECOND", default_value_t = 512 * 1024)]
+    status_bytes_per_second: u32,
+    /// How long the Lease is valid after its last renewal, in seconds, at least 15.
+    #[arg(long, env = "SCRIPTRUNNER_LEASE_SECONDS", default_value_t = 30)]
+    lease_seconds: u32,
+    /// Longest time of one API request, in seconds.
+    #[arg(long, env = "SCRIPTRUNNER_REQUEST_TIMEOUT_SECONDS", default_value_t = 10)]
+    request_timeout_seconds: u32,
+    /// Form of the log.
+    #[arg(long, env = "SCRIPTRUNNER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    log_format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// Lines for people.
+    Text,
+}
+
+/// What the flags resolve to.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the flags say of every pod.
+    pub pods: PodSettings,
+    /// Namespace that the operator's Lease lives in.
+    pub namespace: String,
+    /// Identity in the Lease and in Events.
+    pub identity: String,
+    /// Address of /healthz, /readyz and /metrics.
+    pub listen: SocketAddr,
+    /// Bytes per second of status writes over all objects.
+    pub status_bytes_per_second: u32,
+    /// How long the Lease is valid after its last renewal.
+    pub lease: Duration,
+    /// Longest time of one API request.
+    pub request_timeout: Duration,
+    /// Form of the log.
+    pub log_format: LogFormat,
+}
+
+impl RunArgs {
+    /// Checks the flags.
+    pub fn resolve(self) -> anyhow::Result<Config> {
+        let Self {
+            runner_image,
+            namespace,
+            pod_name,
+            listen,
+            default_memory,
+            default_ephemeral_storage,
+            handover_seconds,
+            status_bytes_per_second,
+            lease_seconds,
+            request_timeout_seconds,
+            log_format,
+        } = self;
+        ensure!(!runner_image.is_empty(), "--runner-image is empty; name the image of the runner pods");
+        ensure!(lease_seconds >= 15, "--lease-seconds is {lease_seconds}; it must be at least 15");
+        ensure!(
+            request_timeout_seconds > 0 && request_timeout_seconds * 2 <= lease_seconds,
+            "--request-timeout-seconds is {request_timeout_seconds}; it must be from 1 to half of --lease-seconds ({lease_seconds})"
+        );
+        ensure!(status_bytes_per_second >= 1024, "--status-bytes-per-second must be at least 1024");
+        ensure!(handover_seconds > 0, "--handover-seconds must be at least 1");
+        let quantity = |flag: &str, text: String| -> anyhow::Result<Option<String>> {
+            let starts_with_digit = text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit());
+            ensure!(starts_with_digit, "{flag} is {text:?}; it must be a quantity such as 256Mi, or empty");
+            Ok(Some(text).filter(|text| !text.is_empty()))
+        };
+        Ok(Config {
+            pods: PodSettings {
+                runner_image,
+                default_memory: quantity("--default-memory", default_memory).context("flags")?,
+                default_ephemeral_storage: quantity("--default-ephemeral-storage", default_ephemeral_storage).context("flags")?,
+                handover_seconds,
+            },
+            namespace,
+            identity: pod_name,
+            listen,
+            status_bytes_per_second,
+            lease: Duration::from_secs(u64::from(lease_seconds)),
+            request_timeout: Duration::from_secs(u64::from(request_timeout_seconds)),
+            log_format,
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! One reconcile of one object: observe, validate, plan, apply, report. No decisions.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{ResourceExt, core::DeserializeGuard, runtime::controller::Action};
+use scriptrunner_api::v1alpha1::{NodeState, ScriptRunner};
+use scriptrunner_core::{names::short_id, observed::PodFacts, plan::plan, validate::validate};
+
+use crate::{
+    apply::apply,
+    context::Context,
+    error::Error,
+    metrics::Metrics,
+    observe::{Sight, observe},
+    report::{Reported, report},
+};
+
+/// Rounds of one reconcile: a write that makes further actions possible is followed by them at once.
+const MOST_ROUNDS: usize = 8;
+/// Pause between tries while the cluster's state refuses pods. A change of the namespace tries at once.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(15);
+/// Longest pause after failures of the API server.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Brings one object a step further.
+pub async fn reconcile(guarded: Arc<DeserializeGuard<ScriptRunner>>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let object = match &guarded.0 {
+        Ok(object) => Arc::new(object.clone()),
+        Err(unreadable) => {
+            // Its owner has to mend it; every change brings it here again.
+            context.metrics.unreadable_objects.inc();
+            let (namespace, name) = (unreadable.metadata.namespace.as_deref(), unreadable.metadata.name.as_deref());
+            tracing::error!(namespace, scriptrunner = name, error = unreadable.error, "the object cannot be read, left alone");
+            return Ok(Action::await_change());
+        }
+    };
+    let outcome = rounds(&object, &context).await;
+    if let Some(duration) = &context.metrics.reconcile_duration {
+        duration.observe(started.elapsed().as_secs_f64());
+    }
+    Metrics::count(&context.metrics.reconciles, if outcome.is_ok() { "done" } else { "failed" });
+    if outcome.is_ok() {
+        context.world.remember(&object.uid().unwrap_or_default(), |memory| memory.failures = 0);
+    }
+    outcome
+}
+
+async fn rounds(object: &Arc<ScriptRunner>, context: &Context) -> Result<Action, Error> {
+    for _ in 0..MOST_ROUNDS {
+        match round(object, context).await? {
+            Round::Again => {}
+            Round::Rest(action) => return Ok(action),
+        }
+    }
+    Ok(Action::requeue(Duration::from_secs(1)))
+}
+
+enum Round {
+    Again,
+    Rest(Action),
+}
+
+async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, Error> {
+    let sight = observe(context, object).await?;
+    let valid = validate(&sight.observed.object.spec);
+    if sight.status_is_foreign {
+        // What is stored is not what was decided upon: it is put right before anything else happens.
+        context.metrics.foreign_status_writes.inc();
+        tracing::warn!(namespace = object.namespace(), scriptrunner = object.name_any(), "somebody else wrote the status, putting it right");
+    } else {
+        let planned = plan(&valid, &sight.observed, &context.config.pods, Context::now());
+        apply(context, (&sight.observed.object).into(), planned.actions).await?;
+    }
+    // The status comes from what the API server shows after the actions, not from what they were meant to do.
+    let sight = observe(context, object).await?;
+    let now = Context::now();
+    let planned = plan(&valid, &sight.observed, &context.config.pods, now);
+    let uid = sight.observed.object.uid.clone();
+    context.world.remember(&uid, |memory| memory.known_answers = planned.answers);
+    let reported = match &planned.status {
+        Some(status) => report(context, &sight, status).await?,
+        None => Reported::Same,
+    };
+    match reported {
+        Reported::Written | Reported::Outdated => Ok(Round::Again),
+        Reported::Gone => Ok(Round::Rest(Action::await_change())),
+        Reported::Same => {
+            prune(context, &sight);
+            Ok(Round::Rest(look_again(&sight, planned.next, None, now)))
+        }
+        Reported::Later(wait) => Ok(Round::Rest(look_again(&sight, planned.next, Some(wait), now))),
+    }
+}
+
+/// When to look again if nothing happens.
+fn look_again(sight: &Sight, next: Option<Timestamp>, wait: Option<Duration>, now: Timestamp) -> Action {
+    let until = |when: Timestamp| Duration::try_from(when.duration_since(now)).unwrap_or_default() + Duration::from_millis(10);
+    let refused = sight.observed.refusal.is_some()
+        || sight.observed.config_map_conflict.is_some()
+        || !sight.observed.pod_conflicts.is_empty();
+    let stripped = sight.observed.pods.iter().any(|pod| pod.presence == scriptrunner_core::observed::Presence::Unconfirmed && !pod.has_ended());
+    [next.map(until), wait, (refused || stripped).then_some(REFUSAL_PAUSE)]
+        .into_iter()
+        .flatten()
+        .min()
+        .map_or_else(Action::await_change, Action::requeue)
+}
+
+/// Forgets vanished pods whose outcome is stored and that no decision needs any more.
+fn prune(context: &Context, sight: &Sight) {
+    let Some(status) = &sight.object.status else { return };
+    let keep = |pod: &PodFacts| {
+        let Some(entry) = status.nodes.get(&pod.node) else { return false };
+        let is_named = entry.pod_id.as_deref() == Some(short_id(&pod.uid).as_str());
+        let is_newest = entry.run == pod.run && entry.attempts == pod.attempt;
+        // The newest pod of an entry that goes on holds the time of its start.
+        is_named || (is_newest && (entry.node_state().is_active() || entry.node_state() == NodeState::Pending))
+    };
+    context.world.pods().prune(&sight.observed.object.uid, keep);
+}
+
+/// When to try again after a failure: the pause doubles from one second.
+pub fn error_policy(guarded: Arc<DeserializeGuard<ScriptRunner>>, error: &Error, context: Arc<Context>) -> Action {
+    let metadata = kube::Resource::meta(&*guarded);
+    let failures = context.world.remember(metadata.uid.as_deref().unwrap_or_default(), |memory| {
+        memory.failures += 1;
+        memory.failures
+    });
+    let pause = Duration::from_secs(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
+    tracing::warn!(
+        namespace = metadata.namespace.as_deref(),
+        scriptrunner = metadata.name.as_deref(),
+        %error,
+        category = error.category(),
+        failures,
+        pause_seconds = pause.as_secs(),
+        "reconcile failed, trying again"
+    );
+    Action::requeue(pause)
+}

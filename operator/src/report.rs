@@ -1,0 +1,160 @@
+//! The only writes of a status and of Events.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType},
+};
+use scriptrunner_api::v1alpha1::{ScriptRunner, ScriptRunnerStatus};
+use scriptrunner_core::status::{
+    events::{Notice, notices},
+    patch::diff,
+    size::stored_bytes,
+    urgency::{Urgency, urgency},
+};
+
+use crate::{
+    context::Context,
+    error::Error,
+    metrics::Metrics,
+    observe::{Sight, version},
+};
+
+/// An object's status is written at most this often.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Changes of state without a result wait this long for company.
+const STATE_INTERVAL: Duration = Duration::from_secs(10);
+/// Events about nodes in one run; after that one says that there are more.
+const NODE_EVENTS: u32 = 10;
+
+/// What came of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reported {
+    /// The stored status is already this one.
+    Same,
+    /// It was written.
+    Written,
+    /// It is to be written after this time, or when more happens.
+    Later(Duration),
+    /// The object has changed since it was read: look again.
+    Outdated,
+    /// The object is gone.
+    Gone,
+}
+
+/// Writes the status if it differs from the stored one and its time has come.
+pub async fn report(context: &Context, sight: &Sight, status: &ScriptRunnerStatus) -> Result<Reported, Error> {
+    let object = &sight.object;
+    let uid = object.uid().unwrap_or_default();
+    let resource_version = object.resource_version().unwrap_or_default();
+    let Some(patch) = diff(object.status.as_ref(), status, &uid, &resource_version) else { return Ok(Reported::Same) };
+    if let Some(wait) = pause(context, sight, status, &uid) {
+        return Ok(Reported::Later(wait));
+    }
+    let bytes = sight.observed.object.other_bytes + stored_bytes(status);
+    if let Err(wait) = context.take_status_bytes(bytes) {
+        return Ok(Reported::Later(wait));
+    }
+    let api = Api::<ScriptRunner>::namespaced(context.client.clone(), &sight.observed.object.namespace);
+    let name = object.name_any();
+    let written = context.call("write the status", api.patch_status(&name, &PatchParams::default(), &Patch::Json::<()>(patch))).await;
+    match written {
+        Ok(stored) => {
+            Metrics::count(&context.metrics.status_writes, "done");
+            context.metrics.status_bytes.inc_by(bytes as u64);
+            let stored = Arc::new(stored);
+            context.world.remember(&uid, |memory| {
+                (memory.latest, memory.own) = (Some(stored.clone()), Some(stored));
+                memory.written = Some(Instant::now());
+            });
+            announce(context, sight, status, &uid).await;
+            Ok(Reported::Written)
+        }
+        Err(Error::Call { source, .. }) if matches!(&*source, kube::Error::Api(answer) if answer.is_not_found()) => Ok(Reported::Gone),
+        // 422: a `test` of the patch failed. 409: somebody wrote between the server's own read and write.
+        Err(Error::Call { source, .. }) if matches!(&*source, kube::Error::Api(answer) if answer.is_conflict() || answer.is_invalid()) => {
+            Metrics::count(&context.metrics.status_writes, "outdated");
+            refresh(context, &api, object, &source).await
+        }
+        Err(error) => {
+            Metrics::count(&context.metrics.status_writes, "failed");
+            Err(error)
+        }
+    }
+}
+
+/// How long the write has to wait; none if it may go now.
+fn pause(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, uid: &str) -> Option<Duration> {
+    let since = context.world.remember(uid, |memory| memory.written)?.elapsed();
+    let interval = match urgency(sight.observed.previous.as_ref(), status) {
+        _ if sight.status_is_foreign => SHORTEST_INTERVAL,
+        Urgency::Result => SHORTEST_INTERVAL,
+        Urgency::State => STATE_INTERVAL,
+    };
+    interval.checked_sub(since).filter(|wait| !wait.is_zero())
+}
+
+/// Reads the object again after a write that did not fit it any more.
+async fn refresh(context: &Context, api: &Api<ScriptRunner>, object: &ScriptRunner, refused: &kube::Error) -> Result<Reported, Error> {
+    let Some(live) = context.call("read the object again", api.get_opt(&object.name_any())).await? else { return Ok(Reported::Gone) };
+    let uid = object.uid().unwrap_or_default();
+    if live.uid().as_deref() != Some(uid.as_str()) {
+        return Ok(Reported::Gone);
+    }
+    if version(&live) == version(object) {
+        // The same version and still refused: the status itself is at fault.
+        return Err(Error::Call { doing: "write the status", source: Box::new(kube::Error::Service(refused.to_string().into())) });
+    }
+    if version(&live) < version(object) {
+        tracing::warn!(namespace = live.namespace(), scriptrunner = live.name_any(), "the API server went back in time, forgetting what was written since");
+        context.world.remember(&uid, |memory| (memory.latest, memory.own) = (None, None));
+        return Ok(Reported::Later(SHORTEST_INTERVAL));
+    }
+    context.world.remember(&uid, |memory| memory.latest = Some(Arc::new(live)));
+    Ok(Reported::Outdated)
+}
+
+/// Writes Events for what the new status says for the first time. They are for people: a lost one is logged, not retried.
+async fn announce(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, uid: &str) {
+    let run = status.run.as_ref().map_or(0, |run| run.number);
+    let reference = sight.object.object_ref(&());
+    for notice in notices(sight.observed.previous.as_ref(), status) {
+        let Some(notice) = within_limit(context, uid, run, notice) else { continue };
+        let event = Event {
+            type_: if notice.is_warning { EventType::Warning } else { EventType::Normal },
+            reason: notice.reason.to_owned(),
+            note: Some(notice.note),
+            action: notice.action.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = context.call("write an event", context.recorder.publish(&event, &reference)).await {
+            tracing::warn!(%error, reason = event.reason, "an event was lost");
+        }
+    }
+}
+
+/// Lets the first notices about nodes of a run pass, then one that says that there are more.
+fn within_limit(context: &Context, uid: &str, run: u64, notice: Notice) -> Option<Notice> {
+    if !notice.is_about_node {
+        return Some(notice);
+    }
+    context.world.remember(uid, |memory| {
+        if memory.node_events.0 != run {
+            memory.node_events = (run, 0);
+        }
+        memory.node_events.1 += 1;
+        match memory.node_events.1 {
+            count if count <= NODE_EVENTS => Some(notice),
+            count if count == NODE_EVENTS + 1 => Some(Notice {
+                note: "more nodes failed; see status.nodes and status.outputGroups".to_owned(),
+                ..notice
+            }),
+            _ => None,
+        }
+    })
+}

@@ -1,0 +1,68 @@
+//! What the watches have shown so far, in the small form that decisions need, and what this process remembers of each
+//! object. Everything here can be lost: the cluster is the only memory that counts.
+//!
+//! **Invariant:** everything about an object is keyed by its UID, never by its name.
+
+pub mod memory;
+pub mod pods;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use scriptrunner_core::observed::{ConfigMapFacts, NodeFacts};
+
+use self::{memory::Memory, pods::PodTable};
+
+/// Tables that the watches fill and `observe` reads.
+#[derive(Default)]
+pub struct World {
+    nodes: Mutex<BTreeMap<String, NodeFacts>>,
+    pods: Mutex<PodTable>,
+    config_maps: Mutex<HashMap<String, BTreeMap<String, ConfigMapFacts>>>,
+    privileged_namespaces: Mutex<HashMap<String, bool>>,
+    memories: Mutex<HashMap<String, Memory>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves plain data that is still as true as it was.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    /// Nodes by name.
+    pub fn nodes(&self) -> MutexGuard<'_, BTreeMap<String, NodeFacts>> {
+        lock(&self.nodes)
+    }
+
+    /// Runner pods of all objects.
+    pub fn pods(&self) -> MutexGuard<'_, PodTable> {
+        lock(&self.pods)
+    }
+
+    /// ConfigMaps by UID of their owner and by name.
+    pub fn config_maps(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<String, ConfigMapFacts>>> {
+        lock(&self.config_maps)
+    }
+
+    /// Whether a namespace is labelled for privileged modes, by name.
+    pub fn privileged_namespaces(&self) -> MutexGuard<'_, HashMap<String, bool>> {
+        lock(&self.privileged_namespaces)
+    }
+
+    /// Runs `change` on what is remembered of the object with this UID.
+    pub fn remember<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memories = lock(&self.memories);
+        if let Some(memory) = memories.get_mut(uid) {
+            return change(memory);
+        }
+        change(memories.entry(uid.to_owned()).or_default())
+    }
+
+    /// Forgets the object with this UID.
+    pub fn forget(&self, uid: &str) {
+        lock(&self.memories).remove(uid);
+        self.config_maps().remove(uid);
+    }
+}

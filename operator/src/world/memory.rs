@@ -1,0 +1,33 @@
+//! What this process remembers of one object between reconciles.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::Instant,
+};
+
+use scriptrunner_api::v1alpha1::ScriptRunner;
+use scriptrunner_core::observed::PodConflict;
+
+/// What this process remembers of one object.
+#[derive(Default)]
+pub struct Memory {
+    /// The newest version of the object that an answer of the API server held: newer than the watch until that catches up.
+    pub latest: Option<Arc<ScriptRunner>>,
+    /// The object as the last status write returned it. Nobody else writes the status: whatever the server shows, this is it.
+    pub own: Option<Arc<ScriptRunner>>,
+    /// When the status was last written.
+    pub written: Option<Instant>,
+    /// What the API server said when it last refused a child, until one is accepted.
+    pub refusal: Option<String>,
+    /// Why the run's ConfigMap cannot be made.
+    pub config_map_conflict: Option<String>,
+    /// Nodes whose pod's name is taken.
+    pub pod_conflicts: BTreeMap<String, PodConflict>,
+    /// Newest answers by node, kept beyond what the size limit leaves of them in the status.
+    pub known_answers: BTreeMap<String, (Option<i32>, String)>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Events about nodes that were written for the current run, and the run.
+    pub node_events: (u64, u32),
+}

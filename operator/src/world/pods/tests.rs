@@ -1,0 +1,80 @@
+//! Tests of the pod table.
+
+use super::*;
+use scriptrunner_core::observed::ContainerFacts;
+
+fn pod(uid: &str, resource_version: u64) -> PodFacts {
+    PodFacts {
+        namespace: "ns".into(),
+        name: format!("srn-{uid}"),
+        uid: uid.into(),
+        resource_version,
+        owner_uid: "owner".into(),
+        owner_name: "sr".into(),
+        node: "n1".into(),
+        node_uid: "node-uid".into(),
+        run: 1,
+        attempt: 1,
+        created: None,
+        presence: Presence::Present,
+        deleting: false,
+        bound: true,
+        by_scheduler: false,
+        phase: "Running".into(),
+        reason: String::new(),
+        message: String::new(),
+        container: ContainerFacts::Running,
+    }
+}
+
+#[test]
+fn an_older_event_changes_nothing() {
+    let mut table = PodTable::default();
+    assert!(table.put(pod("a", 5)));
+    let mut old = pod("a", 4);
+    old.container = ContainerFacts::Absent;
+    assert!(!table.put(old));
+    assert_eq!(table.of("owner")[0].container, ContainerFacts::Running);
+}
+
+#[test]
+fn a_pod_that_vanishes_without_being_deleted_is_unconfirmed() {
+    let mut table = PodTable::default();
+    table.put(pod("a", 5));
+    table.remove(pod("a", 6));
+    assert_eq!(table.of("owner")[0].presence, Presence::Unconfirmed);
+    table.confirm_gone("owner", "a");
+    assert_eq!(table.of("owner")[0].presence, Presence::Gone);
+    assert!(!table.put(pod("a", 7)), "a pod that is gone does not come back");
+}
+
+#[test]
+fn a_forced_deletion_is_not_taken_for_an_orderly_end() {
+    let mut table = PodTable::default();
+    table.put(pod("a", 5));
+    table.remove(PodFacts { deleting: true, ..pod("a", 6) });
+    let facts = &table.of("owner")[0];
+    assert_eq!((facts.presence, facts.deleting), (Presence::Gone, false));
+}
+
+#[test]
+fn a_list_after_a_gap_marks_what_it_does_not_show() {
+    let mut table = PodTable::default();
+    table.put(pod("a", 5));
+    table.put(pod("b", 5));
+    table.list_begins();
+    table.put(pod("b", 5));
+    assert_eq!(table.list_ends(), BTreeSet::from([("ns".to_owned(), "sr".to_owned())]));
+    let presences: Vec<_> = table.of("owner").iter().map(|pod| pod.presence).collect();
+    assert_eq!(presences, [Presence::Unconfirmed, Presence::Present]);
+}
+
+#[test]
+fn namesakes_hold_their_nodes_until_they_end() {
+    let mut table = PodTable::default();
+    table.put(pod("a", 5));
+    assert_eq!(table.nodes_of_namesakes("new-owner", "ns", "sr"), BTreeSet::from(["n1".to_owned()]));
+    assert!(table.nodes_of_namesakes("owner", "ns", "sr").is_empty());
+    table.put(PodFacts { phase: "Succeeded".into(), ..pod("a", 6) });
+    assert!(table.nodes_of_namesakes("new-owner", "ns", "sr").is_empty());
+}
