@@ -144,7 +144,8 @@ impl<'a> ControlPlane<'a> {
         let had_data = data.exists();
         self.start(Component::Etcd)?;
         match self.await_etcd() {
-            Err(_) if had_data => {
+            // Slow is not broken: only an etcd that gave up is not asked again.
+            Err(_) if had_data && !self.is_running(Component::Etcd) => {
                 // What still runs remembers what is gone.
                 self.group.kill()?;
                 folder::remove(&data)?;

@@ -139,7 +139,13 @@ fn import(ctr: &Path, socket: &Path, archive: &Path) -> Result<Vec<String>> {
     let mut command = Command::new(ctr);
     command.arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", "import"]);
     let said = tool::output(command.arg(archive).env("PATH", tool::PATH), None)?;
-    Ok(said.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+    Ok(imported(&said))
+}
+
+/// The images' names in what `ctr images import` says: `NAME  saved`, among lines about digests and times.
+fn imported(said: &str) -> Vec<String> {
+    let words = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    words.filter(|words| words.get(1) == Some(&"saved")).map(|words| words[0].to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -158,6 +164,12 @@ mod tests {
         assert_eq!(names.len(), 3);
         assert_eq!(names[1..], ["layer.tar", "manifest.json"]);
         assert!(String::from_utf8_lossy(&packed).contains(r#""Entrypoint":["/x"]"#));
+    }
+
+    #[test]
+    fn only_names_of_images_are_read_from_what_ctr_says() {
+        let said = "localhost/x:1  \tsaved\t\napplication/vnd.oci.image.manifest.v1+json sha256:ebeb\nImporting\telapsed: 0.1 s";
+        assert_eq!(imported(said), ["localhost/x:1"]);
     }
 
     #[test]

@@ -46,9 +46,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::LoadImage { cluster, archives } => {
             let cluster = Cluster::existing(&cluster.name)?;
             for archive in archives {
-                for image in cluster.load_image(&archive)? {
-                    print(&format!("{image} is on all nodes"))?;
-                }
+                let images = cluster.load_image(&archive)?;
+                let text = if images.is_empty() { "no new image".into() } else { images.join(", ") };
+                print(&format!("{}: {text}", archive.display()))?;
             }
             Ok(())
         }

@@ -110,13 +110,22 @@ pub(crate) fn connect(slot: Slot, index: u8, pid: u32) -> Result<()> {
 pub(crate) fn disconnect(slot: Slot, index: u8) -> Result<()> {
     let cable = slot.cable(index);
     if links()?.iter().any(|link| link.ifname == cable) {
-        tool::run(&format!("ip link delete {cable}"))?;
+        delete_link(&cable)?;
     }
     let subnet = slot.pod_subnet(index).to_string();
     if routes()?.iter().any(|route| route.dst == subnet && route.dev == slot.bridge()) {
-        tool::run(&format!("ip route delete {subnet}"))?;
+        tool::run(&format!("ip route delete {subnet} dev {}", slot.bridge()))?;
     }
     Ok(())
+}
+
+/// Deletes a link. When a network namespace ends, the kernel deletes the far end of its cable by itself, at any moment.
+fn delete_link(name: &str) -> Result<()> {
+    let deleted = tool::run(&format!("ip link delete {name}"));
+    if deleted.is_err() && !links()?.iter().any(|link| link.ifname == name) {
+        return Ok(());
+    }
+    deleted.map(drop)
 }
 
 /// Cuts or mends a node's cable.
@@ -137,12 +146,8 @@ pub(crate) fn remove(slot: Slot) -> Result<()> {
     for link in links()? {
         let ours = link.ifname == bridge
             || link.ifname.strip_prefix(&cables).is_some_and(|rest| rest.parse::<u8>().is_ok());
-        // The far end may take the cable with it while this runs.
-        if ours && let Err(error) = tool::run(&format!("ip link delete {}", link.ifname)) {
-            let there = links()?.iter().any(|other| other.ifname == link.ifname);
-            if there {
-                return Err(error);
-            }
+        if ours {
+            delete_link(&link.ifname)?;
         }
     }
     for rule in firewall_rules(slot) {

@@ -47,6 +47,15 @@ pub struct Wish {
     pub programs: PathBuf,
 }
 
+impl Wish {
+    /// Whether a cluster can become this without starting anew; the number of nodes can change at any time.
+    fn fits(&self, old: &State) -> bool {
+        old.node_monitor_grace_period_seconds == self.node_monitor_grace_period_seconds
+            && old.node_memory_mib == self.node_memory_mib
+            && old.node_processes == self.node_processes
+    }
+}
+
 /// Brings the cluster up and waits until all of its nodes are ready.
 pub async fn up(wish: &Wish, progress: &Progress) -> Result<Cluster> {
     tool::check_machine()?;
@@ -100,9 +109,7 @@ fn replace_leftover(wish: &Wish, checkout: &Path, binaries: &Binaries, progress:
         }
         Ok(Some(old)) if old.checkout != checkout => format!("it belongs to {}", old.checkout.display()),
         Ok(Some(old)) if old.binaries != *binaries => "it runs other binaries".into(),
-        Ok(Some(old)) if old.node_monitor_grace_period_seconds != wish.node_monitor_grace_period_seconds => {
-            "its settings were others".into()
-        }
+        Ok(Some(old)) if !wish.fits(&old) => "its settings were others".into(),
         Ok(Some(_)) => return Ok(()),
         Err(error) => error.to_string(),
     };
@@ -130,7 +137,7 @@ fn record(wish: &Wish, checkout: PathBuf, binaries: Binaries, old: Option<&State
         node_memory_mib: wish.node_memory_mib,
         node_processes: wish.node_processes,
         node_monitor_grace_period_seconds: wish.node_monitor_grace_period_seconds,
-        default: wish.default,
+        default: wish.default || old.is_some_and(|old| old.default),
     };
     state.save()?;
     machine::prepare(&lock)?;

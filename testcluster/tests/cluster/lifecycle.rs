@@ -1,13 +1,13 @@
 //! `up` and `down`, from every state a machine can be in.
 
-use std::{collections::BTreeMap, fs, net::TcpListener, process::Command};
+use std::{collections::BTreeMap, fs, net::TcpListener, process::Command, time::Duration};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api,
     api::{ObjectMeta, PostParams},
 };
-use scriptrunner_testcluster::Cluster;
+use scriptrunner_testcluster::{Cluster, wait::until};
 
 use crate::{
     machine::Machine,
@@ -48,7 +48,11 @@ async fn up_is_harmless_when_up_and_heals_what_was_killed() {
     remember_something(&cluster).await;
     kill(&first);
     let port = cluster.state().slot.ports().etcd;
-    let stranger = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let stranger = until("the killed etcd to let go of its port", Duration::from_secs(10), async |_| {
+        TcpListener::bind(("127.0.0.1", port)).map(Some)
+    })
+    .await
+    .unwrap();
     let refused = run("up --name tc-heal --nodes 1 --node-monitor-grace-period-seconds 15");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains(&format!("127.0.0.1:{port}")), "{said}");

@@ -1,8 +1,10 @@
 //! What can befall a node, and that it comes back.
 
-use std::fs;
+use std::{fs, process::Command};
 
-use scriptrunner_testcluster::Condition;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use scriptrunner_testcluster::{Cluster, Condition};
 
 use crate::owned::{Owned, await_ready, run, succeed, up};
 
@@ -42,4 +44,39 @@ async fn a_node_survives_kill_freeze_and_cut_with_its_disk() {
     let unknown = run("node tc-nodes-node7 kill");
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(!unknown.status.success() && said.contains(node), "{said}");
+}
+
+#[tokio::test]
+async fn nodes_that_come_later_have_the_images_and_can_go_again() {
+    let _owned = Owned::new(&["tc-more"]);
+    let cluster = up("tc-more");
+    // Any archive will do; this one is at hand.
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("image.tar");
+    fs::copy(cluster.state().folder().path().join("pause.tar"), &archive).unwrap();
+    assert_eq!(cluster.load_image(&archive).unwrap(), ["localhost/scriptrunner/pause:1"]);
+    assert!(cluster.load_image(&archive).unwrap().is_empty(), "it is there already");
+
+    let wish = "up --name tc-more --node-monitor-grace-period-seconds 15 --nodes";
+    succeed(&format!("{wish} 2"));
+    let cluster = Cluster::existing("tc-more").unwrap();
+    assert_eq!(cluster.node_names(), ["tc-more-node1", "tc-more-node2"]);
+    await_ready(&cluster, "tc-more-node2", true).await;
+    assert!(images(&cluster, "tc-more-node2").contains("localhost/scriptrunner/pause:1"));
+    let recorded = cluster.state().folder().node("tc-more-node2").join("images.json");
+    assert!(fs::read_to_string(recorded).unwrap().contains("image.tar"));
+
+    succeed(&format!("{wish} 1"));
+    let nodes: Api<Node> = Api::all(cluster.client().await.unwrap());
+    assert!(nodes.get_opt("tc-more-node2").await.unwrap().is_none());
+    assert!(!cluster.state().folder().node("tc-more-node2").exists());
+}
+
+fn images(cluster: &Cluster, node: &str) -> String {
+    let pid = cluster.node_process(node).unwrap().unwrap();
+    let socket = format!("/proc/{pid}/root/run/containerd/containerd.sock");
+    let mut command = Command::new(cluster.binary("ctr").unwrap());
+    let output =
+        command.args(["--address", &socket, "--namespace", "k8s.io", "images", "list"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
