@@ -134,7 +134,8 @@ mod examples {
         assert!(good.stderr.is_empty() && good.stdout.ends_with("éend") && good.stdout.len() > 3_000);
         assert!(fit(&mut fitted, others(4_880)).fits);
         let (good, bad) = (&fitted.nodes["good"].history[0], &fitted.nodes["bad"].history[0]);
-        assert_eq!((good.output_bytes(), bad.stdout.len(), bad.stderr.len()), (0, 0, long.len()));
+        assert_eq!((good.output_bytes(), bad.stderr.len()), (0, long.len()));
+        assert!(bad.stdout.len() < 100 && long.ends_with(&bad.stdout));
     }
 
     #[test]
