@@ -326,7 +326,7 @@ fn reported_again(stored: &ScriptRunnerStatus, all: &ScriptRunnerStatus, who: u3
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn fitted_status_fits_and_keeps_its_floor(all in any_status(), place in any::<Index>()) {
