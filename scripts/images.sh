@@ -18,8 +18,8 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/scriptrunner
 
 build_binaries() {
   step "building the operator and the runner (static binaries)"
-  (cd "$ROOT" && cargo build --quiet --release --locked \
-    --package scriptrunner-operator --bin scriptrunner-operator --package scriptrunner-runner) ||
+  (cd "$ROOT" && cargo build --quiet --release --locked --package scriptrunner-operator --package scriptrunner-runner \
+    --bin scriptrunner-operator --bin scriptrunner-runner) ||
     fail "the binaries could not be built" "the compiler's message is above"
 }
 
@@ -57,9 +57,11 @@ build_image() {
   shift 3
   # chroot: works in containers and where no systemd runs.
   if [[ $BUILDER == buildah ]]; then set -- --isolation chroot "$@"; fi
-  quietly "$OUT/logs/build-${image//[\/:]/-}.log" \
+  quietly "$(build_log "$image")" \
     run_builder build --file "$dockerfile" --tag "$image" "$@" "$context"
 }
+
+build_log() { printf '%s/logs/build-%s.log' "$OUT" "${1//[\/:]/-}"; }
 
 # image_id IMAGE: its ID, nothing if it is not there.
 image_id() {
@@ -156,10 +158,12 @@ build_archive() {
   fi
   step "building the image $image"
   rm -f "$archive.inputs" "$archive.new"
+  INCOMPLETE=no
   "build_$name" "$image" || fail "the image $image could not be built" "the builder's message is above"
   save_image "$image" "$archive.new"
   mv "$archive.new" "$archive"
-  printf '%s\n' "$key" >"$archive.inputs"
+  # The next time something may answer that did not today.
+  [[ $INCOMPLETE == yes ]] || printf '%s\n' "$key" >"$archive.inputs"
 }
 
 # input_digest NAME BASE_ID
@@ -181,7 +185,9 @@ build_runner() {
     arguments+=(--volume "$bundle:/run/ca-bundle.crt:ro" --build-arg CA_BUNDLE=/run/ca-bundle.crt)
   fi
   build_image "$ROOT/Dockerfile.runner" "$1" "$ROOT" "${arguments[@]}" 2>/dev/null && return
-  note "with uv the build failed ($OUT/logs); trying without: dependencies are installed with pip, which is slower"
+  mv "$(build_log "$1")" "$(build_log "$1-with-uv")"
+  note "uv could not be put into the image ($(build_log "$1-with-uv")): dependencies will be installed with pip, slower"
+  INCOMPLETE=yes
   build_image "$ROOT/Dockerfile.runner" "$1" "$ROOT" "${arguments[@]}" --build-arg UV_VERSION=
 }
 
