@@ -70,7 +70,7 @@ impl Launch<'_> {
     }
 }
 
-/// The other half of [`Launch::start`]: joins the group and becomes the program. Returns only an error.
+/// The other half of a launch: joins the group and becomes the program. Returns only an error.
 pub fn launch(group: &Path, program: &Path, arguments: &[String]) -> Error {
     let become_program = || -> Result<std::convert::Infallible> {
         // A session of its own: neither Ctrl-C nor the end of the terminal reaches it.

@@ -30,7 +30,7 @@ fn down_leaves_the_machine_as_it_was() {
 }
 
 #[tokio::test]
-async fn up_is_harmless_when_up_and_heals_what_was_killed() {
+async fn up_is_harmless_when_up_and_heals_after_a_crash() {
     let _owned = Owned::new(&["tc-heal"]);
     let cluster = up("tc-heal");
     let node = cluster.node_names().remove(0);
@@ -59,6 +59,11 @@ async fn up_is_harmless_when_up_and_heals_what_was_killed() {
     assert!(said.contains("taken"), "{said}");
     drop(stranger);
 
+    // The start of a machine takes this away too.
+    let slot = cluster.state().slot;
+    assert!(Command::new("ip").args(["link", "delete", &slot.bridge()]).status().unwrap().success());
+    let table = slot.filter_table();
+    assert!(Command::new("nft").args(["delete", "table", "ip", &table]).status().unwrap().success());
     let healed = up("tc-heal");
     assert!(pids(&healed).iter().all(|pid| !first.contains(pid)));
     await_ready(&healed, &node, true).await;
