@@ -63,9 +63,9 @@ fn node_changes(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Vec<Patch
         Some(add(&["status", "nodes", name], value))
     });
     let changes: Vec<_> = gone.chain(dirty).collect();
-    // An empty map is not stored, so there would be nothing to add an entry to.
-    let whole = old.nodes.is_empty() || changes.len() > (new.nodes.len() / 2).min(MAX_NODE_OPERATIONS);
-    if whole && !changes.is_empty() { vec![add(&["status", "nodes"], json(&new.nodes))] } else { changes }
+    // From an empty map, which is not stored and to which nothing could be added, every entry is dirty.
+    let whole = changes.len() > (new.nodes.len() / 2).min(MAX_NODE_OPERATIONS);
+    if whole { vec![add(&["status", "nodes"], json(&new.nodes))] } else { changes }
 }
 
 /// The node's JSON, if it is another than before. Compared as JSON too, because that has times in whole seconds only.
