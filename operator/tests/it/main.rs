@@ -1,0 +1,7 @@
+//! The operator's parts against a real API server: the local cluster `test` (`./test.sh it`), or the one that
+//! SCRIPTRUNNER_TEST_CLUSTER names. Never a cluster of somebody's kubeconfig.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
+
+mod cluster;
+mod policies;
