@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn names_are_stable_and_short() {
         let name = pod_name(Mode::Normal, "u", "n", 1, 1);
-        assert_eq!(name, "srn-e0c3d4a6d1ba1e6d1d9b8a49");
+        assert_eq!(name, "srn-f21d916e873d9a57cdc433b9");
         assert_eq!(pod_name(Mode::PrivilegedWithHostFS, "u", "n", 1, 1).replace("srp-", "srn-"), name);
         assert_eq!(config_map_name("u", 1, "1:x").len(), 28);
         assert_eq!(short_id("u").len(), 11);

@@ -128,7 +128,10 @@ fn may_follow(node_entry: &NodeStatus, stored: Option<&NodeStatus>, pods: &[&Pod
 
 /// Until when the next pod is held back, so that pods that end at once do not follow each other without pause.
 fn held_until(node_entry: &NodeStatus, pods: &[&PodFacts]) -> Option<Timestamp> {
-    let newest = pods.iter().filter(|pod| pod.run == node_entry.run).max_by_key(|pod| pod.attempt)?;
+    let newest = pods
+        .iter()
+        .filter(|pod| pod.run == node_entry.run && short_id(&pod.node_uid) == node_entry.node_id)
+        .max_by_key(|pod| pod.attempt)?;
     let created = newest.created?;
     match node_entry.node_state() {
         NodeState::Pending if entry::reason(node_entry) == Some(NodeReason::PodRefused) => None,

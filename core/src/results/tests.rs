@@ -1,1 +1,213 @@
-//! Tests.
+//! Table tests of every end that a pod can have.
+
+use super::*;
+use k8s_openapi::jiff::Timestamp;
+use scriptrunner_api::{labels::PROTOCOL, v1alpha1::Execution};
+
+fn pod(container: ContainerFacts) -> PodFacts {
+    PodFacts {
+        namespace: "ns".into(),
+        name: "srn-a".into(),
+        uid: "pod".into(),
+        resource_version: 1,
+        owner_uid: "owner".into(),
+        owner_name: "sr".into(),
+        node: "n1".into(),
+        node_uid: "node".into(),
+        run: 2,
+        attempt: 1,
+        created: Timestamp::from_second(1_800_000_000).ok(),
+        presence: Presence::Present,
+        deleting: false,
+        bound: true,
+        by_scheduler: false,
+        phase: "Running".into(),
+        reason: String::new(),
+        message: String::new(),
+        container,
+    }
+}
+
+fn message(state: &str, reason: &str, change: impl FnOnce(&mut Snapshot)) -> String {
+    let record = Record {
+        protocol: PROTOCOL,
+        boot: "b".into(),
+        run: 2,
+        attempt: 1,
+        seq: 3,
+        state: state.into(),
+        reason: reason.into(),
+        message: String::new(),
+        executions: 1,
+        failures: 0,
+        serial: 1,
+        handed_over: false,
+        exit_code: Some(0),
+        signal: None,
+    };
+    let execution = Execution { run: 2, attempt: 1, serial: 1, exit_code: Some(0), ..Execution::default() };
+    let mut snapshot = Snapshot { record, history: vec![execution] };
+    change(&mut snapshot);
+    snapshot.encode(4096)
+}
+
+fn terminated(exit_code: i32, reason: &str, message: &str) -> PodFacts {
+    pod(ContainerFacts::Terminated { exit_code, reason: reason.into(), message: message.into(), finished: None })
+}
+
+fn outcome(pod: &PodFacts) -> Outcome {
+    match pod_state(pod, false) {
+        PodState::Ended(outcome) => *outcome,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn expect(pod: &PodFacts, state: NodeState, reason: Option<NodeReason>, lost_executions: u64) {
+    let outcome = outcome(pod);
+    assert_eq!((outcome.state, outcome.reason, outcome.lost_executions), (state, reason, lost_executions), "{}", outcome.message);
+}
+
+#[test]
+fn a_record_of_success_is_success() {
+    let pod = terminated(0, "Completed", &message("Succeeded", "", |_| {}));
+    expect(&pod, NodeState::Succeeded, None, 0);
+    assert_eq!(outcome(&pod).snapshot.unwrap().history.len(), 1);
+}
+
+#[test]
+fn a_record_of_failure_keeps_its_reason() {
+    for reason in [NodeReason::ScriptFailed, NodeReason::ExecutionDeadlineExceeded, NodeReason::DependencyInstallFailed, NodeReason::InputTampered] {
+        let pod = terminated(1, "Error", &message("Failed", reason.as_str(), |_| {}));
+        expect(&pod, NodeState::Failed, Some(reason), 0);
+    }
+    let restarted = terminated(5, "Error", &message("Unknown", "Restarted", |snapshot| {
+        snapshot.record.executions = 0;
+        snapshot.history.clear();
+    }));
+    expect(&restarted, NodeState::Unknown, Some(NodeReason::Restarted), 0);
+}
+
+#[test]
+fn the_exit_code_alone_proves_nothing() {
+    expect(&terminated(0, "Completed", ""), NodeState::Unknown, Some(NodeReason::NoMessage), 1);
+    expect(&terminated(0, "Completed", "hello"), NodeState::Unknown, Some(NodeReason::NoMessage), 1);
+}
+
+#[test]
+fn a_message_of_another_pod_is_not_believed() {
+    let pod = terminated(0, "Completed", &message("Succeeded", "", |snapshot| snapshot.record.run = 1));
+    expect(&pod, NodeState::Unknown, Some(NodeReason::NoMessage), 1);
+}
+
+#[test]
+fn memory_that_ran_out_is_a_failure_with_and_without_a_record() {
+    expect(&terminated(137, "OOMKilled", ""), NodeState::Failed, Some(NodeReason::OOMKilled), 1);
+    let running = message("Running", "", |snapshot| {
+        snapshot.record.executions = 2;
+        snapshot.record.serial = 2;
+    });
+    expect(&terminated(137, "OOMKilled", &running), NodeState::Failed, Some(NodeReason::OOMKilled), 1);
+    let survived = message("Failed", "ScriptFailed", |snapshot| {
+        snapshot.record.signal = Some(9);
+        snapshot.record.exit_code = None;
+    });
+    expect(&terminated(1, "OOMKilled", &survived), NodeState::Failed, Some(NodeReason::OOMKilled), 0);
+    let other = message("Failed", "ScriptFailed", |_| {});
+    expect(&terminated(1, "OOMKilled", &other), NodeState::Failed, Some(NodeReason::ScriptFailed), 0);
+}
+
+#[test]
+fn an_interrupted_script_is_stopped_and_says_by_what() {
+    let stopped = message("Stopped", "Interrupted", |_| {});
+    expect(&terminated(6, "Error", &stopped), NodeState::Stopped, Some(NodeReason::Interrupted), 0);
+    let deleted = PodFacts { deleting: true, ..terminated(6, "Error", &stopped) };
+    expect(&deleted, NodeState::Stopped, Some(NodeReason::PodDeleted), 0);
+    let evicted = PodFacts { reason: "Evicted".into(), phase: "Failed".into(), ..terminated(6, "Error", &stopped) };
+    expect(&evicted, NodeState::Stopped, Some(NodeReason::Evicted), 0);
+    let PodState::Ended(superseded) = pod_state(&deleted, true) else { panic!("it ended") };
+    assert_eq!((superseded.state, superseded.reason), (NodeState::Stopped, Some(NodeReason::Superseded)));
+}
+
+#[test]
+fn a_script_that_ended_before_its_pod_was_deleted_keeps_its_end() {
+    let pod = PodFacts { deleting: true, presence: Presence::Gone, ..terminated(0, "Completed", &message("Succeeded", "", |_| {})) };
+    expect(&pod, NodeState::Succeeded, None, 0);
+}
+
+#[test]
+fn a_runner_killed_at_work_is_unknown_and_its_execution_lost() {
+    let running = message("Running", "", |snapshot| {
+        snapshot.record.executions = 3;
+        snapshot.record.serial = 3;
+    });
+    expect(&terminated(137, "Error", &running), NodeState::Unknown, Some(NodeReason::RunnerKilled), 1);
+    let evicted = PodFacts { reason: "Evicted".into(), ..terminated(137, "Error", &running) };
+    expect(&evicted, NodeState::Unknown, Some(NodeReason::Evicted), 1);
+}
+
+#[test]
+fn a_node_that_went_down_is_told_from_a_failing_script() {
+    expect(&terminated(255, "Unknown", ""), NodeState::Unknown, Some(NodeReason::NodeRestarted), 1);
+    expect(&terminated(255, "Error", ""), NodeState::Unknown, Some(NodeReason::NoMessage), 1);
+}
+
+#[test]
+fn a_runner_that_hands_over_goes_on() {
+    let outcome = outcome(&terminated(0, "Completed", &message("Running", "HandedOver", |snapshot| snapshot.record.handed_over = true)));
+    assert!(outcome.handed_over);
+    assert_eq!((outcome.state, outcome.reason, outcome.lost_executions), (NodeState::Running, Some(NodeReason::HandedOver), 0));
+}
+
+#[test]
+fn a_container_that_could_not_be_started_failed_and_ran_nothing() {
+    let pod = terminated(128, "StartError", "exec: no such file");
+    expect(&pod, NodeState::Failed, Some(NodeReason::ContainerNotStarted), 0);
+}
+
+#[test]
+fn pods_that_never_started_can_be_replaced() {
+    let refused = PodFacts { phase: "Failed".into(), reason: "OutOfmemory".into(), ..pod(ContainerFacts::Absent) };
+    assert!(matches!(pod_state(&refused, false), PodState::NeverStarted(NeverStarted { refused: true, .. })));
+    let evicted = PodFacts { phase: "Failed".into(), reason: "Evicted".into(), ..pod(ContainerFacts::Absent) };
+    assert!(matches!(pod_state(&evicted, false), PodState::NeverStarted(NeverStarted { refused: false, .. })));
+    let deleted = PodFacts { deleting: true, presence: Presence::Gone, ..pod(ContainerFacts::Absent) };
+    assert!(matches!(pod_state(&deleted, false), PodState::NeverStarted(NeverStarted { refused: false, .. })));
+    let unbound = PodFacts { bound: false, presence: Presence::Gone, ..pod(ContainerFacts::Absent) };
+    assert!(matches!(pod_state(&unbound, false), PodState::NeverStarted(_)));
+}
+
+#[test]
+fn a_pod_forced_away_while_it_may_have_been_starting_is_unknown() {
+    let pod = PodFacts { presence: Presence::Gone, ..pod(ContainerFacts::Waiting { reason: "ContainerCreating".into(), message: String::new() }) };
+    expect(&pod, NodeState::Unknown, Some(NodeReason::PodDeleted), 1);
+}
+
+#[test]
+fn a_pod_that_vanished_while_running_is_unknown() {
+    expect(&PodFacts { presence: Presence::Gone, ..pod(ContainerFacts::Running) }, NodeState::Unknown, Some(NodeReason::PodDeleted), 1);
+    let lost = PodFacts { phase: "Failed".into(), reason: "NodeLost".into(), ..pod(ContainerFacts::Running) };
+    expect(&lost, NodeState::Unknown, Some(NodeReason::PodLost), 1);
+}
+
+#[test]
+fn pods_that_live_are_starting_or_running() {
+    assert_eq!(pod_state(&pod(ContainerFacts::Running), false), PodState::Running);
+    let waiting = pod(ContainerFacts::Waiting { reason: "ErrImagePull".into(), message: "no".into() });
+    assert_eq!(pod_state(&waiting, false), PodState::Starting { reason: "ErrImagePull".into(), message: "no".into() });
+    let unconfirmed = PodFacts { presence: Presence::Unconfirmed, ..pod(ContainerFacts::Running) };
+    assert_eq!(pod_state(&unconfirmed, false), PodState::Running);
+}
+
+#[test]
+fn start_failures_are_named_by_what_the_container_waits_for() {
+    for (waiting, reason) in [
+        ("ImagePullBackOff", NodeReason::ImagePullFailed),
+        ("InvalidImageName", NodeReason::ImagePullFailed),
+        ("CreateContainerConfigError", NodeReason::ContainerNotStarted),
+        ("ContainerCreating", NodeReason::StartDeadlineExceeded),
+        ("", NodeReason::StartDeadlineExceeded),
+    ] {
+        assert_eq!(start_failure(waiting), reason, "{waiting}");
+    }
+}

@@ -1,0 +1,256 @@
+//! A cluster made of plain data.
+
+use k8s_openapi::{
+    api::core::v1::Pod,
+    jiff::{SignedDuration, Timestamp},
+};
+use scriptrunner_api::{
+    labels::PROTOCOL,
+    snapshot::{Record, Snapshot},
+    v1alpha1::{Execution, ScriptRunnerStatus},
+};
+
+use crate::{
+    observed::{ConfigMapFacts, ContainerFacts, NodeFacts, ObjectFacts, Observed, PodFacts, Presence},
+    plan::{Action, Plan, plan},
+    pod::PodSettings,
+    validate::validate,
+};
+
+pub(super) struct Toy {
+    pub(super) observed: Observed,
+    pub(super) now: Timestamp,
+    pub(super) created: usize,
+    pub(super) writes: usize,
+    /// Performs only so many actions of the next plan and loses its status.
+    pub(super) crash_after: Option<usize>,
+    pub(super) pods_made: Vec<Pod>,
+}
+
+impl Toy {
+    pub(super) fn new(spec: &str, nodes: usize) -> Self {
+        let mut toy = Self {
+            observed: Observed {
+                object: ObjectFacts {
+                    namespace: "ns".into(),
+                    name: "sr".into(),
+                    uid: "uid".into(),
+                    generation: 1,
+                    deleting: false,
+                    other_bytes: 1000,
+                    spec: serde_saphyr::from_str(spec).unwrap(),
+                },
+                previous: None,
+                nodes: Default::default(),
+                pods: Vec::new(),
+                occupied_nodes: Default::default(),
+                config_maps: Vec::new(),
+                namespace_privileged: false,
+                known_answers: Default::default(),
+                refusal: None,
+                config_map_conflict: None,
+                pod_conflicts: Default::default(),
+            },
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            created: 0,
+            writes: 0,
+            crash_after: None,
+            pods_made: Vec::new(),
+        };
+        (1..=nodes).for_each(|number| toy.add_node(&format!("n{number}")));
+        toy
+    }
+
+    pub(super) fn add_node(&mut self, name: &str) {
+        let facts = NodeFacts {
+            name: name.into(),
+            uid: format!("uid-of-{name}"),
+            labels: Default::default(),
+            taints: Vec::new(),
+            ready: true,
+            ready_since: None,
+            os: "linux".into(),
+        };
+        self.observed.nodes.insert(name.into(), facts);
+    }
+
+    pub(super) fn edit(&mut self, spec: &str) {
+        self.observed.object.spec = serde_saphyr::from_str(spec).unwrap();
+        self.observed.object.generation += 1;
+    }
+
+    pub(super) fn wait_seconds(&mut self, seconds: i64) {
+        self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+    }
+
+    pub(super) fn status(&self) -> &ScriptRunnerStatus {
+        self.observed.previous.as_ref().expect("a status should be stored")
+    }
+
+    pub(super) fn states(&self) -> Vec<String> {
+        self.status().nodes.values().map(|entry| entry.state.clone()).collect()
+    }
+
+    pub(super) fn live_pods(&self) -> usize {
+        self.observed.pods.iter().filter(|pod| pod.presence == Presence::Present && !(pod.deleting && pod.has_ended())).count()
+    }
+
+    /// The newest pod of a node.
+    pub(super) fn pod(&mut self, node: &str) -> &mut PodFacts {
+        self.observed.pods.iter_mut().filter(|pod| pod.node == node).max_by_key(|pod| (pod.run, pod.attempt)).expect("the node should have a pod")
+    }
+
+    pub(super) fn first_serial(&self, node: &str) -> u64 {
+        let made = self.pods_made.iter().rev().find(|pod| pod.metadata.annotations.as_ref().unwrap()["scriptrunner.io/node"] == node).unwrap();
+        let args = made.spec.as_ref().unwrap().containers[0].args.clone().unwrap();
+        args[args.iter().position(|arg| arg == "--first-serial").unwrap() + 1].parse().unwrap()
+    }
+
+    pub(super) fn start(&mut self, node: &str) {
+        self.pod(node).container = ContainerFacts::Running;
+    }
+
+    pub(super) fn start_all(&mut self) {
+        for pod in self.observed.pods.iter_mut().filter(|pod| pod.container == ContainerFacts::Absent) {
+            pod.container = ContainerFacts::Running;
+        }
+    }
+
+    /// Ends the newest pod of a node with a record.
+    pub(super) fn end(&mut self, node: &str, record: &str) {
+        let made = self.pods_made.clone();
+        end(self.pod(node), record, &made);
+    }
+
+    pub(super) fn end_all(&mut self, record: &str) {
+        self.end_some(record, usize::MAX);
+    }
+
+    pub(super) fn end_some(&mut self, record: &str, count: usize) {
+        let made = self.pods_made.clone();
+        self.observed.pods.iter_mut().filter(|pod| !pod.has_ended()).take(count).for_each(|pod| end(pod, record, &made));
+    }
+
+    /// Plans and performs until nothing changes.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..50 {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("the plan does not come to rest: {:#?}", self.status().nodes);
+    }
+
+    /// One reconcile; whether it changed anything.
+    pub(super) fn step(&mut self) -> bool {
+        let valid = validate(&self.observed.object.spec);
+        let Plan { actions, .. } = plan(&valid, &self.observed, &settings(), self.now);
+        let mut changed = false;
+        let limit = self.crash_after.take();
+        for action in actions.into_iter().take(limit.unwrap_or(usize::MAX)) {
+            changed |= self.perform(action);
+        }
+        if limit.is_some() {
+            return true;
+        }
+        let Plan { status, answers, .. } = plan(&valid, &self.observed, &settings(), self.now);
+        self.observed.known_answers = answers;
+        if let Some(status) = status
+            && self.observed.previous.as_ref() != Some(&status)
+        {
+            self.observed.previous = Some(status);
+            self.writes += 1;
+            changed = true;
+        }
+        changed
+    }
+
+    fn perform(&mut self, action: Action) -> bool {
+        match action {
+            Action::CreateConfigMap(config_map) => {
+                let name = config_map.metadata.name.unwrap();
+                self.observed.config_maps.push(ConfigMapFacts { uid: format!("uid-of-{name}"), name, owner_uid: self.observed.object.uid.clone() });
+            }
+            Action::DeleteConfigMap { uid, .. } => self.observed.config_maps.retain(|config_map| config_map.uid != uid),
+            Action::CreatePod { pod, .. } => {
+                assert!(
+                    self.observed.pods.iter().all(|other| Some(&other.name) != pod.metadata.name.as_ref()),
+                    "a pod is made twice: {:?}",
+                    pod.metadata.name
+                );
+                self.created += 1;
+                let mut made = *pod;
+                made.metadata.uid = Some(format!("pod-{}", self.created));
+                made.metadata.resource_version = Some("1".into());
+                made.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now));
+                self.observed.pods.push(PodFacts::of(&made).expect("our own pod should carry our marks"));
+                self.pods_made.push(made);
+            }
+            Action::DeletePod { uid, .. } => {
+                let pod = self.observed.pods.iter_mut().find(|pod| pod.uid == uid).unwrap();
+                pod.deleting = true;
+                if pod.has_ended() {
+                    pod.presence = Presence::Gone;
+                }
+            }
+        }
+        true
+    }
+}
+
+fn end(pod: &mut PodFacts, record: &str, made: &[Pod]) {
+    let args = made.iter().find(|made| made.metadata.uid.as_ref() == Some(&pod.uid)).unwrap().spec.as_ref().unwrap().containers[0].args.clone().unwrap();
+    let first: u64 = args[args.iter().position(|arg| arg == "--first-serial").unwrap() + 1].parse().unwrap();
+    let (mut record, mut execution): (Record, Execution) = serde_json::from_str(record).unwrap();
+    (record.run, record.attempt) = (pod.run, pod.attempt);
+    record.serial = first + record.executions - 1;
+    (execution.run, execution.attempt, execution.serial) = (pod.run, pod.attempt, record.serial);
+    pod.phase = if record.state == "Succeeded" { "Succeeded".into() } else { "Failed".into() };
+    if pod.deleting {
+        pod.presence = Presence::Gone;
+    }
+    let message = Snapshot { record, history: vec![execution] }.encode(4096);
+    pod.container = ContainerFacts::Terminated { exit_code: 0, reason: "Completed".into(), message, finished: None };
+}
+
+fn record(state: &str, reason: &str, executions: u64, code: i32, stdout: &str) -> String {
+    let failures = u64::from(state == "Failed");
+    let record = Record {
+        protocol: PROTOCOL,
+        boot: "b".into(),
+        run: 0,
+        attempt: 0,
+        seq: 1,
+        state: state.into(),
+        reason: reason.into(),
+        message: String::new(),
+        executions,
+        failures,
+        serial: 0,
+        handed_over: reason == "HandedOver",
+        exit_code: Some(code),
+        signal: None,
+    };
+    let execution = Execution { exit_code: Some(code), stdout: stdout.into(), digest: "00112233445566aa".into(), ..Execution::default() };
+    serde_json::to_string(&(record, execution)).unwrap()
+}
+
+pub(super) fn succeeded(stdout: &str) -> String {
+    record("Succeeded", "", 1, 0, stdout)
+}
+
+pub(super) fn failed(code: i32, stdout: &str) -> String {
+    record("Failed", "ScriptFailed", 1, code, stdout)
+}
+
+pub(super) fn stopped(stdout: &str) -> String {
+    record("Stopped", "Interrupted", 1, 143, stdout)
+}
+
+pub(super) fn handed_over(executions: u64) -> String {
+    record("Running", "HandedOver", executions, 0, "tick")
+}
+
+fn settings() -> PodSettings {
+    PodSettings { runner_image: "runner".into(), default_memory: Some("256Mi".into()), default_ephemeral_storage: None, handover_seconds: 600 }
+}
