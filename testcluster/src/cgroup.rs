@@ -70,6 +70,14 @@ impl Hierarchies {
         v2.map(Self::V2)
     }
 
+    /// The folder of a group in the one tree of version 2.
+    pub(crate) fn v2_folder(&self, group: &Path) -> Option<PathBuf> {
+        match self {
+            Self::V1(_) => None,
+            Self::V2(folder) => Some(folder.join(group)),
+        }
+    }
+
     fn folders(&self) -> Vec<&Path> {
         match self {
             Self::V1(trees) => trees.iter().map(|(_, folder)| folder.as_path()).collect(),
@@ -117,14 +125,24 @@ impl Group {
         Ok(Self { hierarchies: Hierarchies::detect()?, path: path.to_owned() })
     }
 
-    /// Makes the group in every tree, usable for processes.
+    /// Makes the group in every tree, with the controllers of those above it.
     pub(crate) fn create(&self) -> Result<()> {
+        self.make()?;
+        if let Hierarchies::V2(folder) = &self.hierarchies {
+            let mut at = folder.clone();
+            for part in &self.path {
+                pass_controllers_on(&at);
+                at.push(part);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the group in every tree, usable for processes; on version 2 without controllers.
+    pub(crate) fn make(&self) -> Result<()> {
         for folder in self.hierarchies.folders() {
             let mut at = folder.to_owned();
             for part in &self.path {
-                if matches!(self.hierarchies, Hierarchies::V2(_)) {
-                    pass_controllers_on(&at);
-                }
                 let above = at.clone();
                 at.push(part);
                 fs::create_dir_all(&at).map_err(Error::file("make", &at))?;
@@ -151,8 +169,7 @@ impl Group {
 
     /// Denies reading and writing of block devices to everything inside.
     ///
-    /// Version 2 has no file for this (it takes a BPF program), so there it is not done; see the README. Making a
-    /// device file stays allowed: container runtimes insist on being able to grant it, and without reading and
+    /// Version 2 has no file for this; there the sandbox's first process does it. Making a device file stays allowed: container runtimes insist on being able to grant it, and without reading and
     /// writing it is of no use.
     pub(crate) fn deny_block_devices(&self) -> Result<()> {
         match self.hierarchies {
@@ -290,7 +307,7 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
 }
 
 /// Version 2: lets inner groups use every controller that this one has.
-pub(crate) fn pass_controllers_on(folder: &Path) {
+fn pass_controllers_on(folder: &Path) {
     let controllers = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
     for controller in controllers.split_whitespace() {
         // One by one: a controller that cannot be passed on must not keep the others.

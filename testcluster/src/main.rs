@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Without a reader there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "scriptrunner-testcluster: {error:#}");
+            let _ = writeln!(std::io::stderr(), "scriptrunner-testcluster: {error}");
             ExitCode::FAILURE
         }
     }

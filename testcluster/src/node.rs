@@ -207,6 +207,7 @@ impl<'a> Node<'a> {
             node: self.name.clone(),
             index: self.index,
             slot: self.slot(),
+            group: self.group.path().to_owned(),
             folder: disk.clone(),
             binaries: self.state.binaries.clone(),
             hidden: self.hidden(),

@@ -1,5 +1,6 @@
 //! The first process of a node: makes the node's root and network inside fresh namespaces, then runs its programs.
 
+mod disks;
 mod mounts;
 mod programs;
 
@@ -29,6 +30,8 @@ pub(crate) struct SandboxConfig {
     pub(crate) index: u8,
     /// The cluster's slot.
     pub(crate) slot: Slot,
+    /// The node's control group on the machine.
+    pub(crate) group: PathBuf,
     /// The node's folder on disk, with its `etc`, its `var` and a mount point `root`.
     pub(crate) folder: PathBuf,
     /// Where the binaries are on the machine.
@@ -44,10 +47,13 @@ pub fn run(config: &Path) -> Error {
         let parsed: SandboxConfig = serde_json::from_str(&text)
             .map_err(|error| Error::ParseState { path: config.into(), reason: error.to_string() })?;
         nix::unistd::sethostname(&parsed.node).map_err(Error::call("set the hostname"))?;
+        let guard = disks::deny(&parsed.group)?;
         mounts::enter_root(&parsed)?;
         connect(&parsed)?;
         make_room()?;
-        Err(programs::supervise(&parsed))
+        let error = programs::supervise(&parsed);
+        drop(guard);
+        Err(error)
     };
     let Err(error) = serve();
     error
@@ -85,8 +91,8 @@ fn write_setting(name: &str) -> Result<()> {
 /// Leaves the node's top group to the kubelet: version 2 wants no process in a group that has inner ones.
 fn make_room() -> Result<()> {
     let system = Group::by_path(Path::new("system"))?;
-    system.create()?;
+    system.make()?;
     system.admit(std::process::id())?;
-    // Only now can the top group pass its controllers on.
+    // Only now: passing controllers on beside a process spoils the inner groups for good.
     system.create()
 }

@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use k8s_openapi::jiff::Timestamp;
@@ -212,15 +213,24 @@ async fn drop_surplus(state: &State, had: u8, client: &Client) -> Result<()> {
 }
 
 async fn await_nodes(state: &State, client: &Client, started: &[String], since: Timestamp) -> Result<()> {
-    let waited = api::await_nodes(client, &state.node_names(), started, since).await;
-    let Err(error) = waited else { return Ok(()) };
-    for index in 1..=state.nodes {
-        let node = Node::new(state, index)?;
-        if node.first_process().is_none() {
-            return Err(node.failure("has ended"));
-        }
+    let nodes = state.node_names();
+    tokio::select! {
+        ready = api::await_nodes(client, &nodes, started, since) => ready,
+        dead = await_death(state) => Err(dead?),
     }
-    Err(error)
+}
+
+/// Waits until a node ends, which none should; gives the error about it.
+async fn await_death(state: &State) -> Result<Error> {
+    loop {
+        for index in 1..=state.nodes {
+            let node = Node::new(state, index)?;
+            if node.first_process().is_none() {
+                return Ok(node.failure("has ended"));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 fn provide_images(state: &State) -> Result<()> {
