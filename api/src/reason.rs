@@ -85,6 +85,12 @@ reasons! {
         UnsupportedOS,
         /// The container ended without a readable message.
         NoMessage,
+        /// The runner was killed before it could report how the script ended.
+        RunnerKilled,
+        /// The node restarted while the pod ran.
+        NodeRestarted,
+        /// The pod was lost before its runner started; the next one replaces it.
+        Replaced,
         /// A pod with the same name is not ours.
         NameConflict,
         /// The node's entry was lost from the status.

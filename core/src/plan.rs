@@ -79,7 +79,12 @@ pub fn plan(
     now: Timestamp,
 ) -> Plan {
     if observed.object.deleting {
-        return Plan { actions: cleanup::delete_everything(observed), status: None, answers: Answers::new(), next: None };
+        return Plan {
+            actions: cleanup::delete_everything(observed),
+            status: None,
+            answers: Answers::new(),
+            next: None,
+        };
     }
     let mut draft = Draft::new(observed, now);
     settle::settle(&mut draft, observed);

@@ -291,7 +291,6 @@ fn environment_source(source: &v1alpha1::EnvVarSource) -> EnvVarSource {
             key: key.key.clone(),
             optional: key.optional,
         }),
-        ..EnvVarSource::default()
     }
 }
 

@@ -49,7 +49,9 @@ pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -
     }
     // Deletions first: they make room, for a quota as well.
     for batch in deletions.chunks(MOST_AT_ONCE) {
-        for outcome in join_all(batch.iter().map(|(name, uid, why)| delete_pod(context, object, name, uid, why))).await {
+        for outcome in
+            join_all(batch.iter().map(|(name, uid, why)| delete_pod(context, object, name, uid, why))).await
+        {
             outcome?;
         }
     }
@@ -63,25 +65,46 @@ enum Created<T> {
     Refused(String),
 }
 
-async fn create<T>(context: &Context, doing: &'static str, call: impl Future<Output = kube::Result<T>>) -> Result<Created<T>, Error> {
+async fn create<T>(
+    context: &Context,
+    doing: &'static str,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<Created<T>, Error> {
     match context.call(doing, call).await {
         Ok(made) => Ok(Created::Done(Box::new(made))),
         Err(Error::Call { doing, source }) => match *source {
             kube::Error::Api(status) if status.is_already_exists() => Ok(Created::NameTaken),
             // Forbidden (quota, Pod Security, policies, a namespace that ends), invalid, too large, too many requests.
-            kube::Error::Api(status) if matches!(status.code, 400 | 403 | 404 | 413 | 422 | 429) => Ok(Created::Refused(status.message.clone())),
+            kube::Error::Api(status) if matches!(status.code, 400 | 403 | 404 | 413 | 422 | 429) => {
+                Ok(Created::Refused(status.message.clone()))
+            }
             other => Err(Error::Call { doing, source: Box::new(other) }),
         },
         Err(error) => Err(error),
     }
 }
 
-async fn create_config_map(context: &Context, object: Owner<'_>, config_map: &ConfigMap) -> Result<(), Error> {
+async fn create_config_map(
+    context: &Context,
+    object: Owner<'_>,
+    config_map: &ConfigMap,
+) -> Result<(), Error> {
     let api = Api::<ConfigMap>::namespaced(context.client.clone(), object.namespace);
     let name = config_map.name_any();
-    let (refusal, conflict) = match create(context, "create a ConfigMap", api.create(&PostParams::default(), config_map)).await? {
+    let (refusal, conflict) = match create(
+        context,
+        "create a ConfigMap",
+        api.create(&PostParams::default(), config_map),
+    )
+    .await?
+    {
         Created::Done(made) => {
-            tracing::info!(namespace = object.namespace, scriptrunner = object.name, config_map = name, "created the ConfigMap of a run");
+            tracing::info!(
+                namespace = object.namespace,
+                scriptrunner = object.name,
+                config_map = name,
+                "created the ConfigMap of a run"
+            );
             learn_config_map(context, &made);
             (None, None)
         }
@@ -95,7 +118,9 @@ async fn create_config_map(context: &Context, object: Owner<'_>, config_map: &Co
                 }
                 Some((Some(difference), _)) => (
                     None,
-                    Some(format!("ConfigMap {name:?} is not what the run needs ({difference}); delete it, the operator makes it again")),
+                    Some(format!(
+                        "ConfigMap {name:?} is not what the run needs ({difference}); delete it, the operator makes it again"
+                    )),
                 ),
                 None => (None, None),
             }
@@ -110,14 +135,29 @@ async fn create_config_map(context: &Context, object: Owner<'_>, config_map: &Co
 
 fn learn_config_map(context: &Context, config_map: &ConfigMap) {
     if let Some(facts) = ConfigMapFacts::of(&config_map.metadata) {
-        context.world.config_maps().entry(facts.owner_uid.clone()).or_default().insert(facts.name.clone(), facts);
+        context
+            .world
+            .config_maps()
+            .entry(facts.owner_uid.clone())
+            .or_default()
+            .insert(facts.name.clone(), facts);
     }
 }
 
-async fn delete_config_map(context: &Context, object: Owner<'_>, name: &str, uid: String) -> Result<(), Error> {
+async fn delete_config_map(
+    context: &Context,
+    object: Owner<'_>,
+    name: &str,
+    uid: String,
+) -> Result<(), Error> {
     let api = Api::<ConfigMap>::namespaced(context.client.clone(), object.namespace);
     gone_is_fine(context.call("delete a ConfigMap", api.delete(name, &with_uid(uid))).await)?;
-    tracing::info!(namespace = object.namespace, scriptrunner = object.name, config_map = name, "deleted the ConfigMap of a run that is over");
+    tracing::info!(
+        namespace = object.namespace,
+        scriptrunner = object.name,
+        config_map = name,
+        "deleted the ConfigMap of a run that is over"
+    );
     if let Some(of_owner) = context.world.config_maps().get_mut(object.uid) {
         of_owner.remove(name);
     }
@@ -132,18 +172,33 @@ fn with_uid(uid: String) -> DeleteParams {
 fn gone_is_fine<T>(outcome: Result<T, Error>) -> Result<bool, Error> {
     match outcome {
         Ok(_) => Ok(true),
-        Err(Error::Call { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_not_found() || status.is_conflict()) => Ok(false),
+        Err(Error::Call { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_not_found() || status.is_conflict()) => {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }
 
 /// Deletes one pod of an object. Also used for pods whose object is gone.
-pub async fn delete_pod(context: &Context, object: Owner<'_>, name: &str, uid: &str, why: &str) -> Result<(), Error> {
+pub async fn delete_pod(
+    context: &Context,
+    object: Owner<'_>,
+    name: &str,
+    uid: &str,
+    why: &str,
+) -> Result<(), Error> {
     let api = Api::<Pod>::namespaced(context.client.clone(), object.namespace);
-    let existed = gone_is_fine(context.call("delete a pod", api.delete(name, &with_uid(uid.to_owned()))).await);
+    let existed =
+        gone_is_fine(context.call("delete a pod", api.delete(name, &with_uid(uid.to_owned()))).await);
     Metrics::count(&context.metrics.pod_deletions, if existed.is_ok() { "done" } else { "failed" });
     if existed? {
-        tracing::info!(namespace = object.namespace, scriptrunner = object.name, pod = name, why, "deleted a pod");
+        tracing::info!(
+            namespace = object.namespace,
+            scriptrunner = object.name,
+            pod = name,
+            why,
+            "deleted a pod"
+        );
         context.world.pods().mark_deleting(object.uid, uid);
     } else {
         context.world.pods().confirm_gone(object.uid, uid);
@@ -174,30 +229,46 @@ async fn create_pods(context: &Context, object: Owner<'_>, creations: &[(String,
 }
 
 /// Creates one pod; what the API server says if it refuses it.
-async fn create_pod(context: &Context, object: Owner<'_>, node: &str, pod: &Pod) -> Result<Option<String>, Error> {
+async fn create_pod(
+    context: &Context,
+    object: Owner<'_>,
+    node: &str,
+    pod: &Pod,
+) -> Result<Option<String>, Error> {
     let api = Api::<Pod>::namespaced(context.client.clone(), object.namespace);
     let name = pod.name_any();
-    let (outcome, refusal, conflict) = match create(context, "create a pod", api.create(&PostParams::default(), pod)).await? {
-        Created::Done(made) => {
-            tracing::info!(namespace = object.namespace, scriptrunner = object.name, node, pod = name, "created a pod");
-            learn_pod(context, &made);
-            ("done", None, None)
-        }
-        Created::Refused(message) => ("refused", Some(message), None),
-        Created::NameTaken => {
-            let found = context.call("get a pod that exists", api.get_opt(&name)).await?;
-            match found.map(|found| (pod_difference(pod, &found), found)) {
-                Some((None, found)) => {
-                    learn_pod(context, &found);
-                    ("adopted", None, None)
-                }
-                Some((Some(difference), _)) => {
-                    ("conflict", None, Some(format!("pod {name:?} is not ours ({difference}); delete it, the operator makes it again")))
-                }
-                None => ("conflict", None, None),
+    let (outcome, refusal, conflict) =
+        match create(context, "create a pod", api.create(&PostParams::default(), pod)).await? {
+            Created::Done(made) => {
+                tracing::info!(
+                    namespace = object.namespace,
+                    scriptrunner = object.name,
+                    node,
+                    pod = name,
+                    "created a pod"
+                );
+                learn_pod(context, &made);
+                ("done", None, None)
             }
-        }
-    };
+            Created::Refused(message) => ("refused", Some(message), None),
+            Created::NameTaken => {
+                let found = context.call("get a pod that exists", api.get_opt(&name)).await?;
+                match found.map(|found| (pod_difference(pod, &found), found)) {
+                    Some((None, found)) => {
+                        learn_pod(context, &found);
+                        ("adopted", None, None)
+                    }
+                    Some((Some(difference), _)) => (
+                        "conflict",
+                        None,
+                        Some(format!(
+                            "pod {name:?} is not ours ({difference}); delete it, the operator makes it again"
+                        )),
+                    ),
+                    None => ("conflict", None, None),
+                }
+            }
+        };
     Metrics::count(&context.metrics.pod_creations, outcome);
     context.world.remember(object.uid, |memory| match conflict {
         Some(message) => {

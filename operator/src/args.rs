@@ -123,7 +123,8 @@ impl RunArgs {
             pods: PodSettings {
                 runner_image,
                 default_memory: quantity("--default-memory", default_memory).context("flags")?,
-                default_ephemeral_storage: quantity("--default-ephemeral-storage", default_ephemeral_storage).context("flags")?,
+                default_ephemeral_storage: quantity("--default-ephemeral-storage", default_ephemeral_storage)
+                    .context("flags")?,
                 handover_seconds,
             },
             namespace,

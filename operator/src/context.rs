@@ -33,7 +33,11 @@ impl Context {
     }
 
     /// Waits for an API call, for as long as a call may take.
-    pub async fn call<T>(&self, doing: &'static str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    pub async fn call<T>(
+        &self,
+        doing: &'static str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Error> {
         let limit = self.config.request_timeout;
         match tokio::time::timeout(limit, call).await {
             Ok(answer) => answer.map_err(|source| Error::Call { doing, source: Box::new(source) }),
@@ -59,11 +63,17 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket.
     pub fn new(burst: u32, per_second: u32, now: Instant) -> Self {
-        Self { level: f64::from(burst), burst: f64::from(burst), per_second: f64::from(per_second), filled: now }
+        Self {
+            level: f64::from(burst),
+            burst: f64::from(burst),
+            per_second: f64::from(per_second),
+            filled: now,
+        }
     }
 
     fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Duration> {
-        self.level = (self.level + now.duration_since(self.filled).as_secs_f64() * self.per_second).min(self.burst);
+        self.level =
+            (self.level + now.duration_since(self.filled).as_secs_f64() * self.per_second).min(self.burst);
         self.filled = now;
         if self.level <= 0.0 {
             return Err(Duration::from_secs_f64((1.0 - self.level) / self.per_second));

@@ -31,7 +31,11 @@ type Guarded = DeserializeGuard<ScriptRunner>;
 const CONCURRENCY: u16 = 8;
 
 /// Runs until `stop` turns true; running reconciles are finished first.
-pub async fn run(context: Arc<Context>, triggers: mpsc::UnboundedReceiver<Trigger>, mut stop: watch::Receiver<bool>) {
+pub async fn run(
+    context: Arc<Context>,
+    triggers: mpsc::UnboundedReceiver<Trigger>,
+    mut stop: watch::Receiver<bool>,
+) {
     let objects = Api::<Guarded>::all(context.client.clone());
     let controller = Controller::new(objects, watcher::Config::default());
     let store = controller.store();
@@ -72,9 +76,12 @@ async fn spread(
     while let Some(trigger) = triggers.recv().await {
         let chosen: Vec<ObjectRef<Guarded>> = match trigger {
             Trigger::One(reference) => vec![reference],
-            Trigger::Namespace(namespace) => {
-                store.state().iter().filter(|object| object.namespace().as_deref() == Some(&namespace)).map(|object| ObjectRef::from_obj(&**object)).collect()
-            }
+            Trigger::Namespace(namespace) => store
+                .state()
+                .iter()
+                .filter(|object| object.namespace().as_deref() == Some(&namespace))
+                .map(|object| ObjectRef::from_obj(&**object))
+                .collect(),
             Trigger::All => store.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect(),
             Trigger::Orphans => {
                 sweep(&context, Some(&store)).await;
@@ -91,7 +98,9 @@ async fn spread(
 
 /// Deletes the pods of objects that no longer exist. The watch may lag behind, so the API server is asked first.
 async fn sweep(context: &Context, store: Option<&Store<Guarded>>) {
-    let live: Vec<String> = store.map(|store| store.state().iter().filter_map(|object| object.meta().uid.clone()).collect()).unwrap_or_default();
+    let live: Vec<String> = store
+        .map(|store| store.state().iter().filter_map(|object| object.meta().uid.clone()).collect())
+        .unwrap_or_default();
     let owners = context.world.pods().owners();
     for owner in owners.into_iter().filter(|owner| !live.contains(owner)) {
         if let Err(error) = sweep_owner(context, &owner).await {

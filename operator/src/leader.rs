@@ -98,7 +98,10 @@ impl Elector {
     /// Gives the Lease up, so that the next process need not wait for its end.
     pub async fn release(leases: &Api<Lease>, identity: &str) -> kube::Result<()> {
         let Some(mut lease) = leases.get_opt(LEASE_NAME).await? else { return Ok(()) };
-        let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(identity)) else { return Ok(()) };
+        let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(identity))
+        else {
+            return Ok(());
+        };
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
         leases.replace(LEASE_NAME, &PostParams::default(), &lease).await.map(drop)
@@ -108,7 +111,9 @@ impl Elector {
         let written = match self.leases.get_opt(LEASE_NAME).await? {
             None => {
                 let metadata = ObjectMeta { name: Some(LEASE_NAME.to_owned()), ..ObjectMeta::default() };
-                self.leases.create(&PostParams::default(), &Lease { metadata, spec: Some(self.claim(0, None)) }).await
+                self.leases
+                    .create(&PostParams::default(), &Lease { metadata, spec: Some(self.claim(0, None)) })
+                    .await
             }
             Some(mut lease) => {
                 let spec = lease.spec.take().unwrap_or_default();
@@ -148,11 +153,19 @@ fn is_free(spec: &LeaseSpec, seen: &mut Option<Seen>) -> bool {
     if spec.holder_identity.as_deref().is_none_or(str::is_empty) {
         return true;
     }
-    let unchanged = seen.as_ref().is_some_and(|seen| seen.holder == spec.holder_identity && seen.renewed == spec.renew_time);
+    let unchanged = seen
+        .as_ref()
+        .is_some_and(|seen| seen.holder == spec.holder_identity && seen.renewed == spec.renew_time);
     if !unchanged {
-        *seen = Some(Seen { holder: spec.holder_identity.clone(), renewed: spec.renew_time.clone(), at: Instant::now() });
+        *seen = Some(Seen {
+            holder: spec.holder_identity.clone(),
+            renewed: spec.renew_time.clone(),
+            at: Instant::now(),
+        });
     }
-    let duration = Duration::from_secs(spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(15));
+    let duration = Duration::from_secs(
+        spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(15),
+    );
     seen.as_ref().is_some_and(|seen| seen.at.elapsed() >= duration)
 }
 

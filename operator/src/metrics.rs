@@ -4,7 +4,12 @@ use std::sync::atomic::AtomicI64;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::{Histogram, exponential_buckets}},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::{Registry, Unit},
 };
 
@@ -56,12 +61,25 @@ impl Metrics {
         registry.register("status_bytes", "Bytes of the objects written", metrics.status_bytes.clone());
         registry.register("pod_creations", "Pod creations by outcome", metrics.pod_creations.clone());
         registry.register("pod_deletions", "Pod deletions by outcome", metrics.pod_deletions.clone());
-        registry.register("unreadable_objects", "Objects that could not be read", metrics.unreadable_objects.clone());
-        registry.register("foreign_status_writes", "Statuses that somebody else wrote", metrics.foreign_status_writes.clone());
+        registry.register(
+            "unreadable_objects",
+            "Objects that could not be read",
+            metrics.unreadable_objects.clone(),
+        );
+        registry.register(
+            "foreign_status_writes",
+            "Statuses that somebody else wrote",
+            metrics.foreign_status_writes.clone(),
+        );
         registry.register("watch_errors", "Watches that had to start again", metrics.watch_errors.clone());
         registry.register("leader", "1 while this process holds the Lease", metrics.leader.clone());
         let duration = Histogram::new(exponential_buckets(0.001, 2.0, 14));
-        registry.register_with_unit("reconcile_duration", "Time of one reconcile", Unit::Seconds, duration.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time of one reconcile",
+            Unit::Seconds,
+            duration.clone(),
+        );
         metrics.reconcile_duration = Some(duration);
         let build = Family::<Build, Gauge>::default();
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);

@@ -37,10 +37,19 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
         (table.of(&uid), table.nodes_of_namesakes(&uid, &facts.namespace, &facts.name))
     };
     let memory = world.remember(&uid, |memory| {
-        (memory.known_answers.clone(), memory.refusal.clone(), memory.config_map_conflict.clone(), memory.pod_conflicts.clone())
+        (
+            memory.known_answers.clone(),
+            memory.refusal.clone(),
+            memory.config_map_conflict.clone(),
+            memory.pod_conflicts.clone(),
+        )
     });
     let (known_answers, refusal, config_map_conflict, pod_conflicts) = memory;
-    let config_maps = world.config_maps().get(&uid).map(|of_owner| of_owner.values().cloned().collect()).unwrap_or_default();
+    let config_maps = world
+        .config_maps()
+        .get(&uid)
+        .map(|of_owner| of_owner.values().cloned().collect())
+        .unwrap_or_default();
     let namespace_privileged = world.privileged_namespaces().get(&facts.namespace).copied().unwrap_or(false);
     let nodes = world.nodes().clone();
     let observed = Observed {
@@ -60,7 +69,11 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
 }
 
 /// The newer of the watch's version and the one that an answer held, and the status that this process wrote.
-fn newest(context: &Context, cached: &Arc<ScriptRunner>, uid: &str) -> (Arc<ScriptRunner>, Option<ScriptRunnerStatus>) {
+fn newest(
+    context: &Context,
+    cached: &Arc<ScriptRunner>,
+    uid: &str,
+) -> (Arc<ScriptRunner>, Option<ScriptRunnerStatus>) {
     let (latest, own) = context.world.remember(uid, |memory| (memory.latest.clone(), memory.own.clone()));
     let object = latest.filter(|latest| version(latest) >= version(cached)).unwrap_or_else(|| cached.clone());
     (object, own.and_then(|own| own.status.clone()))
@@ -72,7 +85,8 @@ pub fn version(object: &ScriptRunner) -> u64 {
 }
 
 fn object_facts(object: &ScriptRunner) -> ObjectFacts {
-    let without_status = ScriptRunner { metadata: object.metadata.clone(), spec: object.spec.clone(), status: None };
+    let without_status =
+        ScriptRunner { metadata: object.metadata.clone(), spec: object.spec.clone(), status: None };
     ObjectFacts {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
@@ -86,7 +100,11 @@ fn object_facts(object: &ScriptRunner) -> ObjectFacts {
 
 /// Asks by name for every pod that the status names and the watch does not show: its labels may have been stripped, and
 /// the watch selects by them.
-async fn confirm_missing_pods(context: &Context, object: &ObjectFacts, previous: Option<&ScriptRunnerStatus>) -> Result<(), Error> {
+async fn confirm_missing_pods(
+    context: &Context,
+    object: &ObjectFacts,
+    previous: Option<&ScriptRunnerStatus>,
+) -> Result<(), Error> {
     let Some(previous) = previous else { return Ok(()) };
     let known = context.world.pods().of(&object.uid);
     for (node, entry) in &previous.nodes {
@@ -107,7 +125,11 @@ async fn confirm(context: &Context, pod: &PodFacts) -> Result<(), Error> {
     match found.filter(|found| found.metadata.uid.as_deref() == Some(pod.uid.as_str())) {
         None => context.world.pods().confirm_gone(&pod.owner_uid, &pod.uid),
         Some(found) => {
-            tracing::warn!(namespace = pod.namespace, pod = pod.name, "a runner pod lives without our labels");
+            tracing::warn!(
+                namespace = pod.namespace,
+                pod = pod.name,
+                "a runner pod lives without our labels"
+            );
             if let Some(facts) = PodFacts::with_marks(&found, &pod.marks()) {
                 context.world.pods().put(PodFacts { presence: Presence::Unconfirmed, ..facts });
             }
@@ -117,14 +139,29 @@ async fn confirm(context: &Context, pod: &PodFacts) -> Result<(), Error> {
 }
 
 /// Asks for a pod that only the status knows, by the name that it must have.
-async fn search(context: &Context, object: &ObjectFacts, node: &str, entry: &NodeStatus, pod_id: &str) -> Result<(), Error> {
-    let node_uid = context.world.nodes().get(node).map(|facts| facts.uid.clone()).filter(|uid| short_id(uid) == entry.node_id);
+async fn search(
+    context: &Context,
+    object: &ObjectFacts,
+    node: &str,
+    entry: &NodeStatus,
+    pod_id: &str,
+) -> Result<(), Error> {
+    let node_uid = context
+        .world
+        .nodes()
+        .get(node)
+        .map(|facts| facts.uid.clone())
+        .filter(|uid| short_id(uid) == entry.node_id);
     let Some(node_uid) = node_uid else { return Ok(()) };
     let pods = Api::<Pod>::namespaced(context.client.clone(), &object.namespace);
     for mode in [Mode::Normal, Mode::Privileged] {
         let name = pod_name(mode, &object.uid, &node_uid, entry.run, entry.attempts);
         let found = context.call("get a pod that the status names", pods.get_opt(&name)).await?;
-        let Some(found) = found.filter(|found| found.metadata.uid.as_deref().is_some_and(|uid| short_id(uid) == pod_id)) else { continue };
+        let Some(found) =
+            found.filter(|found| found.metadata.uid.as_deref().is_some_and(|uid| short_id(uid) == pod_id))
+        else {
+            continue;
+        };
         let marks = Marks {
             owner_uid: object.uid.clone(),
             owner_name: object.name.clone(),

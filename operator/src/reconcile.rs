@@ -24,18 +24,27 @@ const MOST_ROUNDS: usize = 8;
 /// Pause between tries while the cluster's state refuses pods. A change of the namespace tries at once.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(15);
 /// Longest pause after failures of the API server.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// Brings one object a step further.
-pub async fn reconcile(guarded: Arc<DeserializeGuard<ScriptRunner>>, context: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(
+    guarded: Arc<DeserializeGuard<ScriptRunner>>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let started = Instant::now();
     let object = match &guarded.0 {
         Ok(object) => Arc::new(object.clone()),
         Err(unreadable) => {
             // Its owner has to mend it; every change brings it here again.
             context.metrics.unreadable_objects.inc();
-            let (namespace, name) = (unreadable.metadata.namespace.as_deref(), unreadable.metadata.name.as_deref());
-            tracing::error!(namespace, scriptrunner = name, error = unreadable.error, "the object cannot be read, left alone");
+            let (namespace, name) =
+                (unreadable.metadata.namespace.as_deref(), unreadable.metadata.name.as_deref());
+            tracing::error!(
+                namespace,
+                scriptrunner = name,
+                error = unreadable.error,
+                "the object cannot be read, left alone"
+            );
             return Ok(Action::await_change());
         }
     };
@@ -71,7 +80,11 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
     if sight.status_is_foreign {
         // What is stored is not what was decided upon: it is put right before anything else happens.
         context.metrics.foreign_status_writes.inc();
-        tracing::warn!(namespace = object.namespace(), scriptrunner = object.name_any(), "somebody else wrote the status, putting it right");
+        tracing::warn!(
+            namespace = object.namespace(),
+            scriptrunner = object.name_any(),
+            "somebody else wrote the status, putting it right"
+        );
     } else {
         let planned = plan(&valid, &sight.observed, &context.config.pods, Context::now());
         apply(context, (&sight.observed.object).into(), planned.actions).await?;
@@ -99,11 +112,16 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
 
 /// When to look again if nothing happens.
 fn look_again(sight: &Sight, next: Option<Timestamp>, wait: Option<Duration>, now: Timestamp) -> Action {
-    let until = |when: Timestamp| Duration::try_from(when.duration_since(now)).unwrap_or_default() + Duration::from_millis(10);
+    let until = |when: Timestamp| {
+        Duration::try_from(when.duration_since(now)).unwrap_or_default() + Duration::from_millis(10)
+    };
     let refused = sight.observed.refusal.is_some()
         || sight.observed.config_map_conflict.is_some()
         || !sight.observed.pod_conflicts.is_empty();
-    let stripped = sight.observed.pods.iter().any(|pod| pod.presence == scriptrunner_core::observed::Presence::Unconfirmed && !pod.has_ended());
+    let stripped =
+        sight.observed.pods.iter().any(|pod| {
+            pod.presence == scriptrunner_core::observed::Presence::Unconfirmed && !pod.has_ended()
+        });
     [next.map(until), wait, (refused || stripped).then_some(REFUSAL_PAUSE)]
         .into_iter()
         .flatten()
@@ -119,13 +137,19 @@ fn prune(context: &Context, sight: &Sight) {
         let is_named = entry.pod_id.as_deref() == Some(short_id(&pod.uid).as_str());
         let is_newest = entry.run == pod.run && entry.attempts == pod.attempt;
         // The newest pod of an entry that goes on holds the time of its start.
-        is_named || (is_newest && (entry.node_state().is_active() || entry.node_state() == NodeState::Pending))
+        is_named
+            || (is_newest && (entry.node_state().is_active() || entry.node_state() == NodeState::Pending))
     };
     context.world.pods().prune(&sight.observed.object.uid, keep);
 }
 
 /// When to try again after a failure: the pause doubles from one second.
-pub fn error_policy(guarded: Arc<DeserializeGuard<ScriptRunner>>, error: &Error, context: Arc<Context>) -> Action {
+#[expect(clippy::needless_pass_by_value, reason = "the controller asks for this signature")]
+pub fn error_policy(
+    guarded: Arc<DeserializeGuard<ScriptRunner>>,
+    error: &Error,
+    context: Arc<Context>,
+) -> Action {
     let metadata = kube::Resource::meta(&*guarded);
     let failures = context.world.remember(metadata.uid.as_deref().unwrap_or_default(), |memory| {
         memory.failures += 1;

@@ -48,11 +48,17 @@ pub enum Reported {
 }
 
 /// Writes the status if it differs from the stored one and its time has come.
-pub async fn report(context: &Context, sight: &Sight, status: &ScriptRunnerStatus) -> Result<Reported, Error> {
+pub async fn report(
+    context: &Context,
+    sight: &Sight,
+    status: &ScriptRunnerStatus,
+) -> Result<Reported, Error> {
     let object = &sight.object;
     let uid = object.uid().unwrap_or_default();
     let resource_version = object.resource_version().unwrap_or_default();
-    let Some(patch) = diff(object.status.as_ref(), status, &uid, &resource_version) else { return Ok(Reported::Same) };
+    let Some(patch) = diff(object.status.as_ref(), status, &uid, &resource_version) else {
+        return Ok(Reported::Same);
+    };
     if let Some(wait) = pause(context, sight, status, &uid) {
         return Ok(Reported::Later(wait));
     }
@@ -62,7 +68,9 @@ pub async fn report(context: &Context, sight: &Sight, status: &ScriptRunnerStatu
     }
     let api = Api::<ScriptRunner>::namespaced(context.client.clone(), &sight.observed.object.namespace);
     let name = object.name_any();
-    let written = context.call("write the status", api.patch_status(&name, &PatchParams::default(), &Patch::Json::<()>(patch))).await;
+    let written = context
+        .call("write the status", api.patch_status(&name, &PatchParams::default(), &Patch::Json::<()>(patch)))
+        .await;
     match written {
         Ok(stored) => {
             Metrics::count(&context.metrics.status_writes, "done");
@@ -75,9 +83,12 @@ pub async fn report(context: &Context, sight: &Sight, status: &ScriptRunnerStatu
             announce(context, sight, status, &uid).await;
             Ok(Reported::Written)
         }
-        Err(Error::Call { source, .. }) if matches!(&*source, kube::Error::Api(answer) if answer.is_not_found()) => Ok(Reported::Gone),
+        Err(Error::Call { source, .. }) if matches!(&*source, kube::Error::Api(answer) if answer.is_not_found()) => {
+            Ok(Reported::Gone)
+        }
         // 422: a `test` of the patch failed. 409: somebody wrote between the server's own read and write.
-        Err(Error::Call { source, .. }) if matches!(&*source, kube::Error::Api(answer) if answer.is_conflict() || answer.is_invalid()) => {
+        Err(Error::Call { source, .. }) if matches!(&*source, kube::Error::Api(answer) if answer.is_conflict() || answer.is_invalid()) =>
+        {
             Metrics::count(&context.metrics.status_writes, "outdated");
             refresh(context, &api, object, &source).await
         }
@@ -100,18 +111,32 @@ fn pause(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, uid: &st
 }
 
 /// Reads the object again after a write that did not fit it any more.
-async fn refresh(context: &Context, api: &Api<ScriptRunner>, object: &ScriptRunner, refused: &kube::Error) -> Result<Reported, Error> {
-    let Some(live) = context.call("read the object again", api.get_opt(&object.name_any())).await? else { return Ok(Reported::Gone) };
+async fn refresh(
+    context: &Context,
+    api: &Api<ScriptRunner>,
+    object: &ScriptRunner,
+    refused: &kube::Error,
+) -> Result<Reported, Error> {
+    let Some(live) = context.call("read the object again", api.get_opt(&object.name_any())).await? else {
+        return Ok(Reported::Gone);
+    };
     let uid = object.uid().unwrap_or_default();
     if live.uid().as_deref() != Some(uid.as_str()) {
         return Ok(Reported::Gone);
     }
     if version(&live) == version(object) {
         // The same version and still refused: the status itself is at fault.
-        return Err(Error::Call { doing: "write the status", source: Box::new(kube::Error::Service(refused.to_string().into())) });
+        return Err(Error::Call {
+            doing: "write the status",
+            source: Box::new(kube::Error::Service(refused.to_string().into())),
+        });
     }
     if version(&live) < version(object) {
-        tracing::warn!(namespace = live.namespace(), scriptrunner = live.name_any(), "the API server went back in time, forgetting what was written since");
+        tracing::warn!(
+            namespace = live.namespace(),
+            scriptrunner = live.name_any(),
+            "the API server went back in time, forgetting what was written since"
+        );
         context.world.remember(&uid, |memory| (memory.latest, memory.own) = (None, None));
         return Ok(Reported::Later(SHORTEST_INTERVAL));
     }
@@ -132,7 +157,8 @@ async fn announce(context: &Context, sight: &Sight, status: &ScriptRunnerStatus,
             action: notice.action.to_owned(),
             secondary: None,
         };
-        if let Err(error) = context.call("write an event", context.recorder.publish(&event, &reference)).await {
+        if let Err(error) = context.call("write an event", context.recorder.publish(&event, &reference)).await
+        {
             tracing::warn!(%error, reason = event.reason, "an event was lost");
         }
     }

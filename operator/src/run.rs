@@ -42,17 +42,27 @@ const SCHEMA_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs until the process is told to stop or must not go on.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = config.identity, runner_image = config.pods.runner_image, "starting");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        identity = config.identity,
+        runner_image = config.pods.runner_image,
+        "starting"
+    );
     let readiness = Arc::new(Readiness::default());
     let metrics = Arc::new(Metrics::new());
-    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}; choose another --listen", config.listen))?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listen on {}; choose another --listen", config.listen))?;
     let mut served = tokio::spawn(health::serve(listener, readiness.clone(), metrics.clone()));
     let mut told_to_stop = stop_signal()?;
 
     let kubeconfig = client_config().await?;
     let validity = Validity::default();
     let plain = Client::try_from(kubeconfig.clone()).context("make a client")?;
-    let gated = ClientBuilder::try_from(kubeconfig).context("make a client")?.with_layer(&WriteGate { validity: validity.clone() }).build();
+    let gated = ClientBuilder::try_from(kubeconfig)
+        .context("make a client")?
+        .with_layer(&WriteGate { validity: validity.clone() })
+        .build();
     let leases = Api::<Lease>::namespaced(plain.clone(), &config.namespace);
     let elector = Elector {
         leases: leases.clone(),
@@ -63,7 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let (lead, mut leads) = watch::channel(false);
     readiness.wait_for("another process holds the lease");
-    tokio::spawn(elector.run(lead));
+    let election = tokio::spawn(elector.run(lead));
 
     let identity = config.identity.clone();
     let work = async {
@@ -79,6 +89,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         outcome = work => outcome?,
         served = &mut served => served.context("the health server ended")?.context("serve health")?,
     }
+    // Ended first, so that it does not take the lease again.
+    election.abort();
     Elector::release(&leases, &identity).await.context("give the lease up")?;
     tracing::info!("stopped");
     Ok(())
@@ -118,7 +130,8 @@ async fn prepare(
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<(Arc<Context>, mpsc::UnboundedReceiver<Trigger>)> {
     await_schema(&client, readiness).await;
-    let reporter = Reporter { controller: "scriptrunner-operator".to_owned(), instance: Some(config.identity.clone()) };
+    let reporter =
+        Reporter { controller: "scriptrunner-operator".to_owned(), instance: Some(config.identity.clone()) };
     let world = Arc::new(World::default());
     let (triggers, receiver) = mpsc::unbounded_channel();
     let sink = Sink { world: world.clone(), triggers, metrics: metrics.clone() };
@@ -128,7 +141,11 @@ async fn prepare(
     }
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
-        status_bytes: Mutex::new(Bucket::new(STATUS_BURST_BYTES, config.status_bytes_per_second, Instant::now())),
+        status_bytes: Mutex::new(Bucket::new(
+            STATUS_BURST_BYTES,
+            config.status_bytes_per_second,
+            Instant::now(),
+        )),
         client,
         world,
         config,
@@ -139,7 +156,9 @@ async fn prepare(
 
 /// The configuration of the clients: the pod's own account, or the kubeconfig.
 async fn client_config() -> anyhow::Result<kube::Config> {
-    let mut config = kube::Config::infer().await.context("find the API server (in a pod: its account; else: KUBECONFIG)")?;
+    let mut config = kube::Config::infer()
+        .await
+        .context("find the API server (in a pod: its account; else: KUBECONFIG)")?;
     config.connect_timeout = Some(Duration::from_secs(5));
     // Trying again is the reconcile's business: it knows what has changed since.
     config.default_retry = false;
@@ -153,11 +172,18 @@ async fn await_schema(client: &Client, readiness: &Readiness) {
         let missing = match definitions.get_opt(CRD_NAME).await {
             Ok(None) => format!("CustomResourceDefinition {CRD_NAME}; apply crds/"),
             Ok(Some(definition)) => {
-                let installed = definition.metadata.annotations.as_ref().and_then(|annotations| annotations.get(labels::SCHEMA)?.parse().ok()).unwrap_or(0);
+                let installed = definition
+                    .metadata
+                    .annotations
+                    .as_ref()
+                    .and_then(|annotations| annotations.get(labels::SCHEMA)?.parse().ok())
+                    .unwrap_or(0);
                 if installed >= SCHEMA {
                     return;
                 }
-                format!("schema {SCHEMA} of {CRD_NAME}, installed is {installed}; apply crds/ of this version")
+                format!(
+                    "schema {SCHEMA} of {CRD_NAME}, installed is {installed}; apply crds/ of this version"
+                )
             }
             Err(error) => format!("the API server: {error}"),
         };
@@ -173,7 +199,11 @@ fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
-        select_all([Box::pin(terminate.recv()) as futures::future::BoxFuture<'_, _>, Box::pin(interrupt.recv())]).await;
+        select_all([
+            Box::pin(terminate.recv()) as futures::future::BoxFuture<'_, _>,
+            Box::pin(interrupt.recv()),
+        ])
+        .await;
         tracing::info!("told to stop");
         sender.send_replace(true);
         // The receiver side may already be gone; keep the value until the process ends.

@@ -70,14 +70,32 @@ pub fn start(client: &Client, sink: &Sink) -> Vec<(&'static str, watch::Receiver
     let all = watcher::Config::default();
     vec![
         ("pods", spawn(sink, "pods", watcher(Api::<Pod>::all(client.clone()), ours.clone()), PodEvents)),
-        ("nodes", spawn(sink, "nodes", watcher(Api::<Node>::all(client.clone()), all.clone()), NodeEvents::default())),
+        (
+            "nodes",
+            spawn(
+                sink,
+                "nodes",
+                watcher(Api::<Node>::all(client.clone()), all.clone()),
+                NodeEvents::default(),
+            ),
+        ),
         (
             "namespaces",
-            spawn(sink, "namespaces", watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all), NamespaceEvents),
+            spawn(
+                sink,
+                "namespaces",
+                watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all),
+                NamespaceEvents,
+            ),
         ),
         (
             "configmaps",
-            spawn(sink, "configmaps", watcher(Api::<PartialObjectMeta<ConfigMap>>::all(client.clone()), ours), ConfigMapEvents),
+            spawn(
+                sink,
+                "configmaps",
+                watcher(Api::<PartialObjectMeta<ConfigMap>>::all(client.clone()), ours),
+                ConfigMapEvents,
+            ),
         ),
     ]
 }
@@ -127,7 +145,11 @@ impl TakeIn<Pod> for PodEvents {
             Event::Init => sink.world.pods().list_begins(),
             Event::InitApply(pod) | Event::Apply(pod) => {
                 let Some(facts) = PodFacts::of(&pod) else {
-                    tracing::warn!(namespace = pod.namespace(), pod = pod.name_any(), "a pod has our label and not our marks, left alone");
+                    tracing::warn!(
+                        namespace = pod.namespace(),
+                        pod = pod.name_any(),
+                        "a pod has our label and not our marks, left alone"
+                    );
                     return;
                 };
                 let owner = owner_ref(&facts.namespace, &facts.owner_name);
@@ -202,7 +224,10 @@ impl TakeIn<PartialObjectMeta<Namespace>> for NamespaceEvents {
             Event::Init | Event::InitDone => {}
             Event::InitApply(namespace) | Event::Apply(namespace) => {
                 let name = namespace.name_any();
-                let allowed = namespace.labels().get(labels::PRIVILEGED).is_some_and(|value| value == labels::PRIVILEGED_ALLOWED);
+                let allowed = namespace
+                    .labels()
+                    .get(labels::PRIVILEGED)
+                    .is_some_and(|value| value == labels::PRIVILEGED_ALLOWED);
                 sink.world.privileged_namespaces().insert(name.clone(), allowed);
                 sink.trigger(Trigger::Namespace(name));
             }
@@ -218,7 +243,9 @@ struct ConfigMapEvents;
 impl TakeIn<PartialObjectMeta<ConfigMap>> for ConfigMapEvents {
     fn take_in(&mut self, event: Event<PartialObjectMeta<ConfigMap>>, sink: &Sink) {
         let trigger = |config_map: &PartialObjectMeta<ConfigMap>| {
-            if let (Some(namespace), Some(name)) = (config_map.namespace(), config_map.annotations().get(labels::NAME)) {
+            if let (Some(namespace), Some(name)) =
+                (config_map.namespace(), config_map.annotations().get(labels::NAME))
+            {
                 sink.trigger(owner_ref(&namespace, name));
             }
         };
@@ -228,7 +255,10 @@ impl TakeIn<PartialObjectMeta<ConfigMap>> for ConfigMapEvents {
             Event::InitApply(config_map) | Event::Apply(config_map) => {
                 if let Some(facts) = ConfigMapFacts::of(&config_map.metadata) {
                     let mut table = sink.world.config_maps();
-                    let known = table.entry(facts.owner_uid.clone()).or_default().insert(facts.name.clone(), facts.clone());
+                    let known = table
+                        .entry(facts.owner_uid.clone())
+                        .or_default()
+                        .insert(facts.name.clone(), facts.clone());
                     if known.as_ref() != Some(&facts) {
                         trigger(&config_map);
                     }

@@ -32,17 +32,25 @@ fn what_the_api_server_fills_in_does_not_matter() {
     assert_eq!(pod_difference(&pod(|_| {}), &theirs), None);
 }
 
+type Change = fn(&mut Value);
+
 #[test]
 fn every_change_of_a_stranger_is_named() {
-    let cases: [(&str, fn(&mut Value)); 9] = [
+    let cases: [(&str, Change); 9] = [
         ("spec.containers[0].image differs", |pod| pod["spec"]["containers"][0]["image"] = json!("evil")),
         ("spec.containers[0].args differs", |pod| pod["spec"]["containers"][0]["args"] = json!(["run"])),
-        ("spec.containers differs", |pod| pod["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "more"}))),
+        ("spec.containers differs", |pod| {
+            pod["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "more"}))
+        }),
         ("spec.nodeName differs", |pod| pod["spec"]["nodeName"] = json!("n2")),
         ("spec.hostPID is set", |pod| pod["spec"]["hostPID"] = json!(true)),
         ("spec.initContainers is set", |pod| pod["spec"]["initContainers"] = json!([{"name": "i"}])),
-        ("spec.containers[0].env is set", |pod| pod["spec"]["containers"][0]["env"] = json!([{"name": "LD_PRELOAD", "value": "x"}])),
-        ("metadata.ownerReferences[0].uid differs", |pod| pod["metadata"]["ownerReferences"][0]["uid"] = json!("v")),
+        ("spec.containers[0].env is set", |pod| {
+            pod["spec"]["containers"][0]["env"] = json!([{"name": "LD_PRELOAD", "value": "x"}])
+        }),
+        ("metadata.ownerReferences[0].uid differs", |pod| {
+            pod["metadata"]["ownerReferences"][0]["uid"] = json!("v")
+        }),
         ("metadata.labels.scriptrunner.io/uid is missing", |pod| pod["metadata"]["labels"] = json!({})),
     ];
     for (difference, change) in cases {
@@ -53,7 +61,10 @@ fn every_change_of_a_stranger_is_named() {
 #[test]
 fn a_config_map_is_ours_only_byte_for_byte() {
     let make = |script: &str, immutable: bool| -> ConfigMap {
-        serde_json::from_value(json!({"metadata": {"name": "srs-a"}, "data": {"script": script}, "immutable": immutable})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "srs-a"}, "data": {"script": script}, "immutable": immutable}),
+        )
+        .unwrap()
     };
     assert_eq!(config_map_difference(&make("a", true), &make("a", true)), None);
     assert!(config_map_difference(&make("a", true), &make("b", true)).is_some());

@@ -49,10 +49,10 @@ pub(super) fn start(
         }
         match observed.pod_conflicts.get(name) {
             Some(conflict) => {
-                entry::set(node_entry, NodeState::Pending, Some(NodeReason::NameConflict), &conflict.message)
+                entry::set(node_entry, NodeState::Pending, Some(NodeReason::NameConflict), &conflict.message);
             }
             None if entry::reason(node_entry) == Some(NodeReason::NameConflict) => {
-                entry::set(node_entry, NodeState::Pending, None, "")
+                entry::set(node_entry, NodeState::Pending, None, "");
             }
             None => {}
         }

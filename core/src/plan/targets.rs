@@ -122,7 +122,7 @@ fn put(node_entry: &mut NodeStatus, judgement: Judgement) {
         // Once given up, a node stays so until it is Ready again.
         Judgement::Wait(_) if state == NodeState::Unknown => {}
         Judgement::Wait(message) => {
-            entry::set(node_entry, NodeState::Pending, Some(NodeReason::NodeNotReady), &message)
+            entry::set(node_entry, NodeState::Pending, Some(NodeReason::NodeNotReady), &message);
         }
         Judgement::Run => {
             let keeps_reason = matches!(

@@ -29,7 +29,10 @@ fn three_nodes_run_once_and_leave_no_pod() {
     let status = toy.status();
     assert_eq!(toy.states(), ["Succeeded", "Succeeded", "Succeeded"]);
     assert_eq!((status.desired, status.succeeded, status.progress.as_str()), (3, 3, "3/3"));
-    assert!(holds(&status.conditions, ConditionType::Complete) && !holds(&status.conditions, ConditionType::Failed));
+    assert!(
+        holds(&status.conditions, ConditionType::Complete)
+            && !holds(&status.conditions, ConditionType::Failed)
+    );
     assert!(status.run.as_ref().unwrap().completion_time.is_some() && status.last_successful_time.is_some());
     assert_eq!(status.output_group_count, 1);
     assert_eq!(status.output_groups[0].nodes, "n[1-3]");
@@ -79,7 +82,10 @@ fn a_failed_node_fails_the_run_and_keeps_its_pod_for_a_look() {
     toy.settle();
     let status = toy.status();
     let entry = &status.nodes["n2"];
-    assert_eq!((entry.state.as_str(), entry.reason.as_str(), entry.exit_code), ("Failed", "ScriptFailed", Some(3)));
+    assert_eq!(
+        (entry.state.as_str(), entry.reason.as_str(), entry.exit_code),
+        ("Failed", "ScriptFailed", Some(3))
+    );
     assert_eq!((entry.executions, entry.failures), (1, 1));
     assert!(holds(&status.conditions, ConditionType::Failed));
     assert_eq!(find(&status.conditions, ConditionType::Failed).unwrap().reason, "NodesFailed");
@@ -100,13 +106,17 @@ fn a_node_that_joins_later_is_run_and_the_verdict_waits_for_it() {
     assert!(holds(&status.conditions, ConditionType::Progressing));
     toy.end("n9", &failed(1, ""));
     toy.settle();
-    assert!(holds(&toy.status().conditions, ConditionType::Failed) && !holds(&toy.status().conditions, ConditionType::Complete));
+    assert!(
+        holds(&toy.status().conditions, ConditionType::Failed)
+            && !holds(&toy.status().conditions, ConditionType::Complete)
+    );
     assert_eq!(toy.created, 2);
 }
 
 #[test]
 fn a_node_that_leaves_keeps_its_outcome_and_one_that_never_started_goes() {
-    let mut toy = Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 9}", 2);
+    let mut toy =
+        Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 9}", 2);
     toy.settle();
     toy.end("n1", &succeeded("hi"));
     toy.observed.nodes.remove("n2");
@@ -184,7 +194,8 @@ fn an_edit_of_where_and_how_fast_runs_nothing_again() {
 
 #[test]
 fn parallelism_bounds_the_busy_nodes() {
-    let mut toy = Toy::new("{script: x, nodeLabelSelector: {}, parallelism: '40%', executionDeadlineSeconds: 9}", 5);
+    let mut toy =
+        Toy::new("{script: x, nodeLabelSelector: {}, parallelism: '40%', executionDeadlineSeconds: 9}", 5);
     for _ in 0..10 {
         toy.settle();
         assert!(toy.observed.pods.iter().filter(|pod| !pod.has_ended()).count() <= 2);
@@ -214,15 +225,21 @@ fn taints_leave_nodes_out_until_they_go() {
 #[test]
 fn a_cordoned_node_is_run_and_an_unready_one_is_waited_for() {
     let mut toy = Toy::new(HELLO, 2);
-    toy.observed.nodes.get_mut("n1").unwrap().taints =
-        vec![TaintFacts { key: "node.kubernetes.io/unschedulable".into(), value: String::new(), effect: "NoSchedule".into() }];
+    toy.observed.nodes.get_mut("n1").unwrap().taints = vec![TaintFacts {
+        key: "node.kubernetes.io/unschedulable".into(),
+        value: String::new(),
+        effect: "NoSchedule".into(),
+    }];
     toy.observed.nodes.get_mut("n2").unwrap().ready = false;
     toy.settle();
     assert_eq!(toy.states(), ["Starting", "Pending"]);
     assert_eq!(toy.status().nodes["n2"].reason, "NodeNotReady");
     toy.wait_seconds(601);
     toy.settle();
-    assert_eq!((toy.states()[1].as_str(), toy.status().nodes["n2"].reason.as_str()), ("Unknown", "Unreachable"));
+    assert_eq!(
+        (toy.states()[1].as_str(), toy.status().nodes["n2"].reason.as_str()),
+        ("Unknown", "Unreachable")
+    );
     toy.observed.nodes.get_mut("n2").unwrap().ready = true;
     toy.settle();
     assert_eq!(toy.states()[1], "Starting", "a node that never started is run once it is Ready");
@@ -241,7 +258,8 @@ fn windows_nodes_are_left_out() {
 fn an_image_that_cannot_be_pulled_ends_at_the_start_deadline() {
     let mut toy = Toy::new("{script: x, nodeLabelSelector: {}, podStartDeadlineSeconds: 30}", 1);
     toy.settle();
-    toy.pod("n1").container = ContainerFacts::Waiting { reason: "ImagePullBackOff".into(), message: "no such image".into() };
+    toy.pod("n1").container =
+        ContainerFacts::Waiting { reason: "ImagePullBackOff".into(), message: "no such image".into() };
     toy.settle();
     assert!(toy.status().nodes["n1"].message.contains("ImagePullBackOff"));
     toy.wait_seconds(31);
@@ -341,7 +359,10 @@ fn a_privileged_mode_waits_for_its_namespace() {
     let accepted = find(&toy.status().conditions, ConditionType::Accepted).unwrap().clone();
     assert_eq!((accepted.status.as_str(), accepted.reason.as_str()), ("False", "NamespaceNotPrivileged"));
     assert!(accepted.message.contains("scriptrunner.io/privileged=allowed"), "{}", accepted.message);
-    assert_eq!((toy.created, toy.status().observed_generation, toy.status().accepted_generation), (0, Some(1), None));
+    assert_eq!(
+        (toy.created, toy.status().observed_generation, toy.status().accepted_generation),
+        (0, Some(1), None)
+    );
     toy.observed.namespace_privileged = true;
     toy.settle();
     assert_eq!((toy.created, toy.status().accepted_generation), (1, Some(1)));
@@ -350,9 +371,12 @@ fn a_privileged_mode_waits_for_its_namespace() {
 
 #[test]
 fn an_edit_that_is_not_accepted_lets_running_pods_end_and_starts_none() {
-    let mut toy = Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 9}", 2);
+    let mut toy =
+        Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 9}", 2);
     toy.settle();
-    toy.edit("{script: x, nodeLabelSelector: {}, mode: Privileged, parallelism: 1, executionDeadlineSeconds: 9}");
+    toy.edit(
+        "{script: x, nodeLabelSelector: {}, mode: Privileged, parallelism: 1, executionDeadlineSeconds: 9}",
+    );
     toy.settle();
     toy.end("n1", &succeeded("hi"));
     toy.settle();
@@ -366,7 +390,10 @@ fn no_matching_node_is_a_condition_and_no_verdict() {
     toy.settle();
     let status = toy.status();
     assert_eq!(find(&status.conditions, ConditionType::Progressing).unwrap().reason, "NoMatchingNodes");
-    assert!(!holds(&status.conditions, ConditionType::Complete) && !holds(&status.conditions, ConditionType::Failed));
+    assert!(
+        !holds(&status.conditions, ConditionType::Complete)
+            && !holds(&status.conditions, ConditionType::Failed)
+    );
 }
 
 #[test]
@@ -382,7 +409,8 @@ fn a_run_makes_its_config_map_first_and_is_stored_before_its_pods() {
 
 #[test]
 fn a_lost_config_map_is_made_again_while_pods_are_to_come() {
-    let mut toy = Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 9}", 2);
+    let mut toy =
+        Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 9}", 2);
     toy.settle();
     toy.observed.config_maps.clear();
     toy.end("n1", &succeeded("hi"));
@@ -478,13 +506,19 @@ fn an_answer_after_the_wait_was_given_up_counts() {
 
 #[test]
 fn every_counter_sums_up_to_desired_at_every_write() {
-    let mut toy = Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 2, executionDeadlineSeconds: 9}", 6);
+    let mut toy =
+        Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 2, executionDeadlineSeconds: 9}", 6);
     toy.observed.nodes.get_mut("n6").unwrap().os = "windows".into();
     for round in 0..12 {
         toy.step();
         toy.end_some(if round % 2 == 0 { succeeded("a") } else { failed(2, "b") }.as_str(), 1);
         let Some(status) = &toy.observed.previous else { continue };
-        let sum = status.pending + status.active + status.succeeded + status.failed + status.skipped + status.unknown;
+        let sum = status.pending
+            + status.active
+            + status.succeeded
+            + status.failed
+            + status.skipped
+            + status.unknown;
         assert_eq!(sum, status.desired);
     }
 }

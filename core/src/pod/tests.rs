@@ -38,12 +38,18 @@ fn pod(spec: &str, by_scheduler: bool) -> Pod {
 
 #[test]
 fn normal_pod() {
-    insta::assert_yaml_snapshot!(pod("{script: x, nodeLabelSelector: {}, env: [{name: A, value: b}, {name: C, valueFrom: {secretKeyRef: {name: s, key: k}}}]}", false));
+    insta::assert_yaml_snapshot!(pod(
+        "{script: x, nodeLabelSelector: {}, env: [{name: A, value: b}, {name: C, valueFrom: {secretKeyRef: {name: s, key: k}}}]}",
+        false
+    ));
 }
 
 #[test]
 fn normal_pod_as_root_through_the_scheduler() {
-    insta::assert_yaml_snapshot!(pod("{script: x, nodeLabelSelector: {}, runAs: Root, executionDeadlineSeconds: 30}", true));
+    insta::assert_yaml_snapshot!(pod(
+        "{script: x, nodeLabelSelector: {}, runAs: Root, executionDeadlineSeconds: 30}",
+        true
+    ));
 }
 
 #[test]
@@ -57,7 +63,10 @@ fn privileged_pod_with_the_host_read_only() {
 #[test]
 fn host_is_mounted_only_in_its_mode() {
     for (mode, mounted) in [("Normal", false), ("Privileged", false), ("PrivilegedWithHostFS", true)] {
-        let pod = pod(&format!("{{script: x, nodeLabelSelector: {{}}, mode: {mode}, repeat: {{periodSeconds: 5}}}}"), false);
+        let pod = pod(
+            &format!("{{script: x, nodeLabelSelector: {{}}, mode: {mode}, repeat: {{periodSeconds: 5}}}}"),
+            false,
+        );
         let spec = pod.spec.unwrap();
         assert_eq!(spec.volumes.unwrap().iter().any(|volume| volume.host_path.is_some()), mounted, "{mode}");
         let privileged = spec.containers[0].security_context.as_ref().unwrap().privileged == Some(true);
@@ -75,13 +84,19 @@ fn config_map_holds_the_script_byte_for_byte() {
     let config_map = build_config_map(&object, 1, &valid);
     let data = config_map.data.unwrap();
     assert_eq!(data["script"], script);
-    assert_eq!(format!("1:{}", scriptrunner_api::digest::sha256_hex(data["spec.json"].as_bytes())), valid.spec_hash);
+    assert_eq!(
+        format!("1:{}", scriptrunner_api::digest::sha256_hex(data["spec.json"].as_bytes())),
+        valid.spec_hash
+    );
     assert_eq!(config_map.immutable, Some(true));
 }
 
 #[test]
 fn nothing_of_a_user_reaches_the_arguments() {
-    let pod = pod("{script: x, nodeLabelSelector: {}, args: ['$(HOME)'], interpreter: ['$(A)'], env: [{name: A, value: '$(B)'}]}", false);
+    let pod = pod(
+        "{script: x, nodeLabelSelector: {}, args: ['$(HOME)'], interpreter: ['$(A)'], env: [{name: A, value: '$(B)'}]}",
+        false,
+    );
     let args = pod.spec.unwrap().containers[0].args.clone().unwrap();
     assert!(args.iter().all(|arg| !arg.contains('$')), "{args:?}");
 }

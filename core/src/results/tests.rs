@@ -52,7 +52,12 @@ fn message(state: &str, reason: &str, change: impl FnOnce(&mut Snapshot)) -> Str
 }
 
 fn terminated(exit_code: i32, reason: &str, message: &str) -> PodFacts {
-    pod(ContainerFacts::Terminated { exit_code, reason: reason.into(), message: message.into(), finished: None })
+    pod(ContainerFacts::Terminated {
+        exit_code,
+        reason: reason.into(),
+        message: message.into(),
+        finished: None,
+    })
 }
 
 fn outcome(pod: &PodFacts) -> Outcome {
@@ -65,7 +70,12 @@ fn outcome(pod: &PodFacts) -> Outcome {
 #[track_caller]
 fn expect(pod: &PodFacts, state: NodeState, reason: Option<NodeReason>, lost_executions: u64) {
     let outcome = outcome(pod);
-    assert_eq!((outcome.state, outcome.reason, outcome.lost_executions), (state, reason, lost_executions), "{}", outcome.message);
+    assert_eq!(
+        (outcome.state, outcome.reason, outcome.lost_executions),
+        (state, reason, lost_executions),
+        "{}",
+        outcome.message
+    );
 }
 
 #[test]
@@ -77,14 +87,23 @@ fn a_record_of_success_is_success() {
 
 #[test]
 fn a_record_of_failure_keeps_its_reason() {
-    for reason in [NodeReason::ScriptFailed, NodeReason::ExecutionDeadlineExceeded, NodeReason::DependencyInstallFailed, NodeReason::InputTampered] {
+    for reason in [
+        NodeReason::ScriptFailed,
+        NodeReason::ExecutionDeadlineExceeded,
+        NodeReason::DependencyInstallFailed,
+        NodeReason::InputTampered,
+    ] {
         let pod = terminated(1, "Error", &message("Failed", reason.as_str(), |_| {}));
         expect(&pod, NodeState::Failed, Some(reason), 0);
     }
-    let restarted = terminated(5, "Error", &message("Unknown", "Restarted", |snapshot| {
-        snapshot.record.executions = 0;
-        snapshot.history.clear();
-    }));
+    let restarted = terminated(
+        5,
+        "Error",
+        &message("Unknown", "Restarted", |snapshot| {
+            snapshot.record.executions = 0;
+            snapshot.history.clear();
+        }),
+    );
     expect(&restarted, NodeState::Unknown, Some(NodeReason::Restarted), 0);
 }
 
@@ -123,7 +142,8 @@ fn an_interrupted_script_is_stopped_and_says_by_what() {
     expect(&terminated(6, "Error", &stopped), NodeState::Stopped, Some(NodeReason::Interrupted), 0);
     let deleted = PodFacts { deleting: true, ..terminated(6, "Error", &stopped) };
     expect(&deleted, NodeState::Stopped, Some(NodeReason::PodDeleted), 0);
-    let evicted = PodFacts { reason: "Evicted".into(), phase: "Failed".into(), ..terminated(6, "Error", &stopped) };
+    let evicted =
+        PodFacts { reason: "Evicted".into(), phase: "Failed".into(), ..terminated(6, "Error", &stopped) };
     expect(&evicted, NodeState::Stopped, Some(NodeReason::Evicted), 0);
     let PodState::Ended(superseded) = pod_state(&deleted, true) else { panic!("it ended") };
     assert_eq!((superseded.state, superseded.reason), (NodeState::Stopped, Some(NodeReason::Superseded)));
@@ -131,7 +151,11 @@ fn an_interrupted_script_is_stopped_and_says_by_what() {
 
 #[test]
 fn a_script_that_ended_before_its_pod_was_deleted_keeps_its_end() {
-    let pod = PodFacts { deleting: true, presence: Presence::Gone, ..terminated(0, "Completed", &message("Succeeded", "", |_| {})) };
+    let pod = PodFacts {
+        deleting: true,
+        presence: Presence::Gone,
+        ..terminated(0, "Completed", &message("Succeeded", "", |_| {}))
+    };
     expect(&pod, NodeState::Succeeded, None, 0);
 }
 
@@ -154,9 +178,16 @@ fn a_node_that_went_down_is_told_from_a_failing_script() {
 
 #[test]
 fn a_runner_that_hands_over_goes_on() {
-    let outcome = outcome(&terminated(0, "Completed", &message("Running", "HandedOver", |snapshot| snapshot.record.handed_over = true)));
+    let outcome = outcome(&terminated(
+        0,
+        "Completed",
+        &message("Running", "HandedOver", |snapshot| snapshot.record.handed_over = true),
+    ));
     assert!(outcome.handed_over);
-    assert_eq!((outcome.state, outcome.reason, outcome.lost_executions), (NodeState::Running, Some(NodeReason::HandedOver), 0));
+    assert_eq!(
+        (outcome.state, outcome.reason, outcome.lost_executions),
+        (NodeState::Running, Some(NodeReason::HandedOver), 0)
+    );
 }
 
 #[test]
@@ -167,25 +198,41 @@ fn a_container_that_could_not_be_started_failed_and_ran_nothing() {
 
 #[test]
 fn pods_that_never_started_can_be_replaced() {
-    let refused = PodFacts { phase: "Failed".into(), reason: "OutOfmemory".into(), ..pod(ContainerFacts::Absent) };
+    let refused =
+        PodFacts { phase: "Failed".into(), reason: "OutOfmemory".into(), ..pod(ContainerFacts::Absent) };
     assert!(matches!(pod_state(&refused, false), PodState::NeverStarted(NeverStarted { refused: true, .. })));
-    let evicted = PodFacts { phase: "Failed".into(), reason: "Evicted".into(), ..pod(ContainerFacts::Absent) };
-    assert!(matches!(pod_state(&evicted, false), PodState::NeverStarted(NeverStarted { refused: false, .. })));
+    let evicted =
+        PodFacts { phase: "Failed".into(), reason: "Evicted".into(), ..pod(ContainerFacts::Absent) };
+    assert!(matches!(
+        pod_state(&evicted, false),
+        PodState::NeverStarted(NeverStarted { refused: false, .. })
+    ));
     let deleted = PodFacts { deleting: true, presence: Presence::Gone, ..pod(ContainerFacts::Absent) };
-    assert!(matches!(pod_state(&deleted, false), PodState::NeverStarted(NeverStarted { refused: false, .. })));
+    assert!(matches!(
+        pod_state(&deleted, false),
+        PodState::NeverStarted(NeverStarted { refused: false, .. })
+    ));
     let unbound = PodFacts { bound: false, presence: Presence::Gone, ..pod(ContainerFacts::Absent) };
     assert!(matches!(pod_state(&unbound, false), PodState::NeverStarted(_)));
 }
 
 #[test]
 fn a_pod_forced_away_while_it_may_have_been_starting_is_unknown() {
-    let pod = PodFacts { presence: Presence::Gone, ..pod(ContainerFacts::Waiting { reason: "ContainerCreating".into(), message: String::new() }) };
+    let pod = PodFacts {
+        presence: Presence::Gone,
+        ..pod(ContainerFacts::Waiting { reason: "ContainerCreating".into(), message: String::new() })
+    };
     expect(&pod, NodeState::Unknown, Some(NodeReason::PodDeleted), 1);
 }
 
 #[test]
 fn a_pod_that_vanished_while_running_is_unknown() {
-    expect(&PodFacts { presence: Presence::Gone, ..pod(ContainerFacts::Running) }, NodeState::Unknown, Some(NodeReason::PodDeleted), 1);
+    expect(
+        &PodFacts { presence: Presence::Gone, ..pod(ContainerFacts::Running) },
+        NodeState::Unknown,
+        Some(NodeReason::PodDeleted),
+        1,
+    );
     let lost = PodFacts { phase: "Failed".into(), reason: "NodeLost".into(), ..pod(ContainerFacts::Running) };
     expect(&lost, NodeState::Unknown, Some(NodeReason::PodLost), 1);
 }
@@ -194,7 +241,10 @@ fn a_pod_that_vanished_while_running_is_unknown() {
 fn pods_that_live_are_starting_or_running() {
     assert_eq!(pod_state(&pod(ContainerFacts::Running), false), PodState::Running);
     let waiting = pod(ContainerFacts::Waiting { reason: "ErrImagePull".into(), message: "no".into() });
-    assert_eq!(pod_state(&waiting, false), PodState::Starting { reason: "ErrImagePull".into(), message: "no".into() });
+    assert_eq!(
+        pod_state(&waiting, false),
+        PodState::Starting { reason: "ErrImagePull".into(), message: "no".into() }
+    );
     let unconfirmed = PodFacts { presence: Presence::Unconfirmed, ..pod(ContainerFacts::Running) };
     assert_eq!(pod_state(&unconfirmed, false), PodState::Running);
 }

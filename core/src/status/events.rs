@@ -46,17 +46,31 @@ fn notice(is_warning: bool, reason: &'static str, action: &'static str, note: &s
 fn refused(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Option<Notice> {
     let accepted = find(&new.conditions, ConditionType::Accepted)?;
     let before = find(&old.conditions, ConditionType::Accepted);
-    let is_new = before.is_none_or(|before| (&before.status, &before.reason) != (&accepted.status, &accepted.reason));
+    let is_new =
+        before.is_none_or(|before| (&before.status, &before.reason) != (&accepted.status, &accepted.reason));
     (accepted.status == "False" && is_new).then(|| notice(true, "NotAccepted", "Validate", &accepted.message))
 }
 
 fn started(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Option<Notice> {
     let run = new.run.as_ref()?;
     let is_new = old.run.as_ref().is_none_or(|old| old.number != run.number);
-    is_new.then(|| notice(false, "RunStarted", "Start", &format!("run {} ({}) is for {} nodes", run.number, run.trigger, new.desired)))
+    is_new.then(|| {
+        notice(
+            false,
+            "RunStarted",
+            "Start",
+            &format!("run {} ({}) is for {} nodes", run.number, run.trigger, new.desired),
+        )
+    })
 }
 
-fn turned(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus, type_: ConditionType, reason: &'static str, is_warning: bool) -> Option<Notice> {
+fn turned(
+    old: &ScriptRunnerStatus,
+    new: &ScriptRunnerStatus,
+    type_: ConditionType,
+    reason: &'static str,
+    is_warning: bool,
+) -> Option<Notice> {
     let same_run = old.run.as_ref().map(|run| run.number) == new.run.as_ref().map(|run| run.number);
     let is_new = holds(&new.conditions, type_) && !(same_run && holds(&old.conditions, type_));
     let message = find(&new.conditions, type_).map(|condition| condition.message.clone()).unwrap_or_default();
@@ -77,8 +91,17 @@ fn node(name: &str, old: Option<&NodeStatus>, new: &NodeStatus) -> Option<Notice
         (Some(code), None) => format!(", exit code {code}"),
         (None, None) => String::new(),
     };
-    let last_line = new.history.last().and_then(|execution| execution.stderr.lines().last()).unwrap_or_default();
+    let last_line =
+        new.history.last().and_then(|execution| execution.stderr.lines().last()).unwrap_or_default();
     let said = if new.message.is_empty() { last_line } else { &new.message };
     let note = format!("node {name}: {} {}{ending}: {said}", state.as_str(), new.reason);
-    Some(Notice { is_about_node: true, ..notice(true, if state == NodeState::Failed { "NodeFailed" } else { "NodeNotDone" }, "Run", note.trim_end_matches(": ")) })
+    Some(Notice {
+        is_about_node: true,
+        ..notice(
+            true,
+            if state == NodeState::Failed { "NodeFailed" } else { "NodeNotDone" },
+            "Run",
+            note.trim_end_matches(": "),
+        )
+    })
 }

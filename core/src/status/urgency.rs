@@ -15,9 +15,15 @@ pub enum Urgency {
 pub fn urgency(old: Option<&ScriptRunnerStatus>, new: &ScriptRunnerStatus) -> Urgency {
     let Some(old) = old else { return Urgency::Result };
     let conditions = |status: &ScriptRunnerStatus| {
-        status.conditions.iter().map(|condition| (condition.type_.clone(), condition.status.clone(), condition.reason.clone())).collect::<Vec<_>>()
+        status
+            .conditions
+            .iter()
+            .map(|condition| (condition.type_.clone(), condition.status.clone(), condition.reason.clone()))
+            .collect::<Vec<_>>()
     };
-    let run_moved = old.run != new.run || old.observed_generation != new.observed_generation || conditions(old) != conditions(new);
+    let run_moved = old.run != new.run
+        || old.observed_generation != new.observed_generation
+        || conditions(old) != conditions(new);
     let left = old.nodes.keys().any(|name| !new.nodes.contains_key(name));
     if run_moved || left || new.nodes.iter().any(|(name, entry)| is_news(old.nodes.get(name), entry)) {
         Urgency::Result
@@ -34,6 +40,7 @@ fn is_news(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
         || old.run != new.run
         || old.executions != new.executions
         || old.serial != new.serial
-        || old.history.last().map(|execution| execution.key()) != new.history.last().map(|execution| execution.key())
+        || old.history.last().map(scriptrunner_api::v1alpha1::Execution::key)
+            != new.history.last().map(scriptrunner_api::v1alpha1::Execution::key)
         || old.node_state().is_done() != new.node_state().is_done()
 }

@@ -3,7 +3,8 @@
 use super::*;
 
 fn outcome(yaml: &str) -> Result<ValidRun, Refusal> {
-    validate(&serde_saphyr::from_str(yaml).unwrap())
+    let spec: ScriptRunnerSpec = serde_saphyr::from_str(yaml).expect("the table should hold readable specs");
+    validate(&spec)
 }
 
 #[test]

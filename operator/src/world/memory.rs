@@ -1,10 +1,6 @@
 //! What this process remembers of one object between reconciles.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use scriptrunner_api::v1alpha1::ScriptRunner;
 use scriptrunner_core::observed::PodConflict;

@@ -1,5 +1,7 @@
 //! A cluster made of plain data.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::{
     api::core::v1::Pod,
     jiff::{SignedDuration, Timestamp},
@@ -41,15 +43,15 @@ impl Toy {
                     spec: serde_saphyr::from_str(spec).unwrap(),
                 },
                 previous: None,
-                nodes: Default::default(),
+                nodes: BTreeMap::default(),
                 pods: Vec::new(),
-                occupied_nodes: Default::default(),
+                occupied_nodes: BTreeMap::default(),
                 config_maps: Vec::new(),
                 namespace_privileged: false,
-                known_answers: Default::default(),
+                known_answers: BTreeMap::default(),
                 refusal: None,
                 config_map_conflict: None,
-                pod_conflicts: Default::default(),
+                pod_conflicts: BTreeMap::default(),
             },
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             created: 0,
@@ -65,7 +67,7 @@ impl Toy {
         let facts = NodeFacts {
             name: name.into(),
             uid: format!("uid-of-{name}"),
-            labels: Default::default(),
+            labels: BTreeMap::default(),
             taints: Vec::new(),
             ready: true,
             ready_since: None,
@@ -92,16 +94,30 @@ impl Toy {
     }
 
     pub(super) fn live_pods(&self) -> usize {
-        self.observed.pods.iter().filter(|pod| pod.presence == Presence::Present && !(pod.deleting && pod.has_ended())).count()
+        self.observed
+            .pods
+            .iter()
+            .filter(|pod| pod.presence == Presence::Present && !(pod.deleting && pod.has_ended()))
+            .count()
     }
 
     /// The newest pod of a node.
     pub(super) fn pod(&mut self, node: &str) -> &mut PodFacts {
-        self.observed.pods.iter_mut().filter(|pod| pod.node == node).max_by_key(|pod| (pod.run, pod.attempt)).expect("the node should have a pod")
+        self.observed
+            .pods
+            .iter_mut()
+            .filter(|pod| pod.node == node)
+            .max_by_key(|pod| (pod.run, pod.attempt))
+            .expect("the node should have a pod")
     }
 
     pub(super) fn first_serial(&self, node: &str) -> u64 {
-        let made = self.pods_made.iter().rev().find(|pod| pod.metadata.annotations.as_ref().unwrap()["scriptrunner.io/node"] == node).unwrap();
+        let made = self
+            .pods_made
+            .iter()
+            .rev()
+            .find(|pod| pod.metadata.annotations.as_ref().unwrap()["scriptrunner.io/node"] == node)
+            .unwrap();
         let args = made.spec.as_ref().unwrap().containers[0].args.clone().unwrap();
         args[args.iter().position(|arg| arg == "--first-serial").unwrap() + 1].parse().unwrap()
     }
@@ -128,7 +144,12 @@ impl Toy {
 
     pub(super) fn end_some(&mut self, record: &str, count: usize) {
         let made = self.pods_made.clone();
-        self.observed.pods.iter_mut().filter(|pod| !pod.has_ended()).take(count).for_each(|pod| end(pod, record, &made));
+        self.observed
+            .pods
+            .iter_mut()
+            .filter(|pod| !pod.has_ended())
+            .take(count)
+            .for_each(|pod| end(pod, record, &made));
     }
 
     /// Plans and performs until nothing changes.
@@ -169,9 +190,15 @@ impl Toy {
         match action {
             Action::CreateConfigMap(config_map) => {
                 let name = config_map.metadata.name.unwrap();
-                self.observed.config_maps.push(ConfigMapFacts { uid: format!("uid-of-{name}"), name, owner_uid: self.observed.object.uid.clone() });
+                self.observed.config_maps.push(ConfigMapFacts {
+                    uid: format!("uid-of-{name}"),
+                    name,
+                    owner_uid: self.observed.object.uid.clone(),
+                });
             }
-            Action::DeleteConfigMap { uid, .. } => self.observed.config_maps.retain(|config_map| config_map.uid != uid),
+            Action::DeleteConfigMap { uid, .. } => {
+                self.observed.config_maps.retain(|config_map| config_map.uid != uid)
+            }
             Action::CreatePod { pod, .. } => {
                 assert!(
                     self.observed.pods.iter().all(|other| Some(&other.name) != pod.metadata.name.as_ref()),
@@ -182,7 +209,8 @@ impl Toy {
                 let mut made = *pod;
                 made.metadata.uid = Some(format!("pod-{}", self.created));
                 made.metadata.resource_version = Some("1".into());
-                made.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now));
+                made.metadata.creation_timestamp =
+                    Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now));
                 self.observed.pods.push(PodFacts::of(&made).expect("our own pod should carry our marks"));
                 self.pods_made.push(made);
             }
@@ -199,7 +227,17 @@ impl Toy {
 }
 
 fn end(pod: &mut PodFacts, record: &str, made: &[Pod]) {
-    let args = made.iter().find(|made| made.metadata.uid.as_ref() == Some(&pod.uid)).unwrap().spec.as_ref().unwrap().containers[0].args.clone().unwrap();
+    let args = made
+        .iter()
+        .find(|made| made.metadata.uid.as_ref() == Some(&pod.uid))
+        .unwrap()
+        .spec
+        .as_ref()
+        .unwrap()
+        .containers[0]
+        .args
+        .clone()
+        .unwrap();
     let first: u64 = args[args.iter().position(|arg| arg == "--first-serial").unwrap() + 1].parse().unwrap();
     let (mut record, mut execution): (Record, Execution) = serde_json::from_str(record).unwrap();
     (record.run, record.attempt) = (pod.run, pod.attempt);
@@ -210,7 +248,8 @@ fn end(pod: &mut PodFacts, record: &str, made: &[Pod]) {
         pod.presence = Presence::Gone;
     }
     let message = Snapshot { record, history: vec![execution] }.encode(4096);
-    pod.container = ContainerFacts::Terminated { exit_code: 0, reason: "Completed".into(), message, finished: None };
+    pod.container =
+        ContainerFacts::Terminated { exit_code: 0, reason: "Completed".into(), message, finished: None };
 }
 
 fn record(state: &str, reason: &str, executions: u64, code: i32, stdout: &str) -> String {
@@ -231,7 +270,12 @@ fn record(state: &str, reason: &str, executions: u64, code: i32, stdout: &str) -
         exit_code: Some(code),
         signal: None,
     };
-    let execution = Execution { exit_code: Some(code), stdout: stdout.into(), digest: "00112233445566aa".into(), ..Execution::default() };
+    let execution = Execution {
+        exit_code: Some(code),
+        stdout: stdout.into(),
+        digest: "00112233445566aa".into(),
+        ..Execution::default()
+    };
     serde_json::to_string(&(record, execution)).unwrap()
 }
 
@@ -252,5 +296,10 @@ pub(super) fn handed_over(executions: u64) -> String {
 }
 
 fn settings() -> PodSettings {
-    PodSettings { runner_image: "runner".into(), default_memory: Some("256Mi".into()), default_ephemeral_storage: None, handover_seconds: 600 }
+    PodSettings {
+        runner_image: "runner".into(),
+        default_memory: Some("256Mi".into()),
+        default_ephemeral_storage: None,
+        handover_seconds: 600,
+    }
 }
