@@ -40,12 +40,12 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
 /// Whether the API server says it is ready; its answer otherwise.
 pub(crate) async fn readiness(client: &Client) -> Result<(), String> {
     let request = http_get("/readyz").map_err(|error| error.to_string())?;
-    let answer = tokio::time::timeout(Duration::from_secs(3), client.request_text(request)).await;
+    let answer = tokio::time::timeout(Duration::from_secs(10), client.request_text(request)).await;
     match answer {
         Ok(Ok(text)) if text == "ok" => Ok(()),
         Ok(Ok(text)) => Err(text),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer within 3 s".into()),
+        Err(_) => Err("no answer within 10 s".into()),
     }
 }
 
@@ -103,7 +103,7 @@ where
 {
     let params = PatchParams::apply("testcluster").force();
     // The namespace kube-system appears a moment after the server is ready.
-    wait::until(&format!("object {name:?} to be applied"), Duration::from_secs(20), async |_| {
+    wait::until(&format!("object {name:?} to be applied"), Duration::from_mins(1), async |_| {
         api.patch(name, &params, &Patch::Apply(object)).await.map(Some)
     })
     .await
@@ -121,7 +121,7 @@ pub(crate) async fn await_nodes(
 ) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
     let what = format!("nodes {nodes:?} to be ready");
-    wait::until(&what, Duration::from_mins(2), async |seen| {
+    wait::until(&what, Duration::from_mins(5), async |seen| {
         let found = try_join_all(nodes.iter().map(|name| api.get_opt(name))).await?;
         let state = |(name, node): (&String, Option<Node>)| match heartbeat(node.as_ref()) {
             Some(time) if started.contains(name) && time < since => format!("no news since {time}"),

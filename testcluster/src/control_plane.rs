@@ -24,6 +24,9 @@ use crate::{
     wait,
 };
 
+/// How long a program may take on a machine that is emulated or has much else to do; one that ends is seen at once.
+const SLOW: Duration = Duration::from_mins(4);
+
 /// What became of etcd's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Data {
@@ -158,7 +161,7 @@ impl<'a> ControlPlane<'a> {
 
     fn await_etcd(&self) -> Result<()> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.settings.slot.ports().etcd));
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + SLOW;
         while TcpStream::connect(address).is_err() {
             if !self.is_running(Component::Etcd) {
                 return Err(self.failure(Component::Etcd, "has ended"));
@@ -173,7 +176,7 @@ impl<'a> ControlPlane<'a> {
 
     /// Waits until the API server is ready.
     pub(crate) async fn await_server(&self, client: &Client) -> Result<()> {
-        let ready = wait::until("the API server to be ready", Duration::from_mins(1), async |seen| {
+        let ready = wait::until("the API server to be ready", SLOW, async |seen| {
             if !self.is_running(Component::ApiServer) {
                 return Ok(Some(false));
             }

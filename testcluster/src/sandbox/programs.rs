@@ -92,11 +92,11 @@ fn reap(mut running: BTreeMap<i32, Program>) -> Result<std::convert::Infallible>
 }
 
 fn await_file(path: &Path) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(5);
     while fs::metadata(path).is_err() {
         if Instant::now() > deadline {
             return Err(Error::Machine {
-                what: format!("no {} after 60 s: see /var/log/containerd.log of the node", path.display()),
+                what: format!("no {} after 5 min: see /var/log/containerd.log of the node", path.display()),
             });
         }
         sleep(Duration::from_millis(10));
@@ -107,11 +107,11 @@ fn await_file(path: &Path) -> Result<()> {
 /// A kubelet that starts before its API server waits longer and longer between tries.
 fn await_api_server(config: &SandboxConfig) -> Result<()> {
     let address = SocketAddr::from((config.slot.gateway(), crate::slot::API_PORT));
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(5);
     while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
         if Instant::now() > deadline {
             return Err(Error::Machine {
-                what: format!("no API server at {address} after 60 s: run `up` again"),
+                what: format!("no API server at {address} after 5 min: run `up` again"),
             });
         }
         sleep(Duration::from_millis(50));
