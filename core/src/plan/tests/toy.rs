@@ -45,7 +45,7 @@ impl Toy {
                 previous: None,
                 nodes: BTreeMap::default(),
                 pods: Vec::new(),
-                occupied_nodes: BTreeMap::default(),
+                occupied_nodes: BTreeSet::default(),
                 config_maps: Vec::new(),
                 namespace_privileged: false,
                 known_answers: BTreeMap::default(),
