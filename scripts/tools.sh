@@ -45,5 +45,5 @@ need_local_cluster_tools() {
   is_root || fail "no minikube or kind cluster was found, and the local cluster needs root" \
     "start minikube or kind, or name your cluster with --current-context, or run this as root"
   need_go
-  need_packages runc=runc nft=nftables iptables=iptables ip=iproute2
+  need_packages runc=runc nft=nftables iptables=iptables ip=iproute2 nsenter=util-linux mount=mount
 }
