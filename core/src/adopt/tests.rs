@@ -40,16 +40,16 @@ fn every_change_of_a_stranger_is_named() {
         ("spec.containers[0].image differs", |pod| pod["spec"]["containers"][0]["image"] = json!("evil")),
         ("spec.containers[0].args differs", |pod| pod["spec"]["containers"][0]["args"] = json!(["run"])),
         ("spec.containers differs", |pod| {
-            pod["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "more"}))
+            pod["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "more"}));
         }),
         ("spec.nodeName differs", |pod| pod["spec"]["nodeName"] = json!("n2")),
         ("spec.hostPID is set", |pod| pod["spec"]["hostPID"] = json!(true)),
         ("spec.initContainers is set", |pod| pod["spec"]["initContainers"] = json!([{"name": "i"}])),
         ("spec.containers[0].env is set", |pod| {
-            pod["spec"]["containers"][0]["env"] = json!([{"name": "LD_PRELOAD", "value": "x"}])
+            pod["spec"]["containers"][0]["env"] = json!([{"name": "LD_PRELOAD", "value": "x"}]);
         }),
         ("metadata.ownerReferences[0].uid differs", |pod| {
-            pod["metadata"]["ownerReferences"][0]["uid"] = json!("v")
+            pod["metadata"]["ownerReferences"][0]["uid"] = json!("v");
         }),
         ("metadata.labels.scriptrunner.io/uid is missing", |pod| pod["metadata"]["labels"] = json!({})),
     ];

@@ -57,7 +57,7 @@ fn nothing_happens_once_everything_is_stored() {
 fn a_crash_after_any_action_repeats_nothing_and_loses_nothing() {
     for cut in 0..40 {
         let mut toy = Toy::new(HELLO, 3);
-        for step in 0..200 {
+        for step in 0..60 {
             toy.crash_after = (step == cut).then_some(1);
             toy.step();
             if step % 7 == 3 {

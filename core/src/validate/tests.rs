@@ -2,14 +2,13 @@
 
 use super::*;
 
-fn outcome(yaml: &str) -> Result<ValidRun, Refusal> {
-    let spec: ScriptRunnerSpec = serde_saphyr::from_str(yaml).expect("the table should hold readable specs");
-    validate(&spec)
+fn spec(yaml: &str) -> ScriptRunnerSpec {
+    serde_saphyr::from_str(yaml).unwrap()
 }
 
 #[test]
 fn plain_spec_gets_every_default() {
-    let run = outcome("{script: x, nodeLabelSelector: {}}").unwrap();
+    let run = validate(&spec("{script: x, nodeLabelSelector: {}}")).unwrap();
     assert_eq!(
         run.limits,
         Limits {
@@ -63,7 +62,7 @@ fn each_contradiction_is_named() {
             "ConfigMap",
         ),
     ] {
-        let refusal = outcome(yaml).expect_err(yaml);
+        let refusal = validate(&spec(yaml)).expect_err(yaml);
         assert_eq!(refusal.reason, ConditionReason::SpecInvalid);
         assert!(refusal.message.contains(word), "{yaml}: {}", refusal.message);
     }

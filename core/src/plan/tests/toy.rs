@@ -197,7 +197,7 @@ impl Toy {
                 });
             }
             Action::DeleteConfigMap { uid, .. } => {
-                self.observed.config_maps.retain(|config_map| config_map.uid != uid)
+                self.observed.config_maps.retain(|config_map| config_map.uid != uid);
             }
             Action::CreatePod { pod, .. } => {
                 assert!(
