@@ -99,6 +99,10 @@ pub fn plan(
         }
     }
     actions.extend(cleanup::surplus(&draft, observed, accepted.as_ref().ok().copied()));
+    let accepted = match run::inputs_conflict(observed) {
+        Some(refusal) => accepted.and(Err(refusal)),
+        None => accepted,
+    };
     let (status, answers) = status::verdict::assemble(draft.status, &accepted, observed, now);
     Plan { actions, status: Some(status), answers, next: draft.next }
 }

@@ -39,6 +39,12 @@ const MOST_AT_ONCE: usize = 32;
 pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -> Result<(), Error> {
     let mut creations = Vec::new();
     let mut deletions = Vec::new();
+    if !actions.iter().any(|action| matches!(action, Action::CreateConfigMap(_) | Action::CreatePod { .. })) {
+        // Nothing is asked for any more, so nothing is refused.
+        context
+            .world
+            .remember(object.uid, |memory| (memory.refusal, memory.config_map_conflict) = (None, None));
+    }
     for action in actions {
         match action {
             Action::CreateConfigMap(config_map) => create_config_map(context, object, &config_map).await?,

@@ -1,15 +1,15 @@
 //! Watches, triggers, concurrency and shutdown; no decisions.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use futures::StreamExt;
 use kube::{
     Api, Resource, ResourceExt,
     core::DeserializeGuard,
     runtime::{
-        Controller, controller,
-        reflector::{ObjectRef, Store},
-        watcher,
+        Controller, WatchStreamExt, controller,
+        reflector::{self, ObjectRef, Store},
+        watcher::{self, watcher},
     },
 };
 use scriptrunner_api::v1alpha1::ScriptRunner;
@@ -37,10 +37,13 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let objects = Api::<Guarded>::all(context.client.clone());
-    let controller = Controller::new(objects, watcher::Config::default());
-    let store = controller.store();
+    let (store, writer) = reflector::store();
+    // Deletions are triggers too: the pods of an object that is gone are deleted at once.
+    let touched =
+        watcher(objects, watcher::Config::default()).default_backoff().reflect(writer).touched_objects();
+    let controller = Controller::for_stream(touched, store.clone());
     let (sender, receiver) = mpsc::unbounded_channel();
-    tokio::spawn(spread(context.clone(), store, triggers, sender));
+    tokio::spawn(spread(context.clone(), store.clone(), triggers, sender));
     controller
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(UnboundedReceiverStream::new(receiver))
@@ -50,12 +53,12 @@ pub async fn run(
         })
         .run(reconcile, error_policy, context.clone())
         .for_each(|outcome| {
-            let context = context.clone();
+            let (context, store) = (context.clone(), store.clone());
             async move {
                 match outcome {
                     Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
                     // The object is gone while something of it still made a noise: its pods may be left.
-                    Err(controller::Error::ObjectNotFound(_)) => sweep(&context, None).await,
+                    Err(controller::Error::ObjectNotFound(_)) => sweep(&context, &store).await,
                     Err(error) => {
                         context.metrics.watch_errors.inc();
                         tracing::warn!(%error, "watch of ScriptRunners failed, starting it again");
@@ -84,7 +87,7 @@ async fn spread(
                 .collect(),
             Trigger::All => store.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect(),
             Trigger::Orphans => {
-                sweep(&context, Some(&store)).await;
+                sweep(&context, &store).await;
                 Vec::new()
             }
         };
@@ -97,12 +100,10 @@ async fn spread(
 }
 
 /// Deletes the pods of objects that no longer exist. The watch may lag behind, so the API server is asked first.
-async fn sweep(context: &Context, store: Option<&Store<Guarded>>) {
-    let live: Vec<String> = store
-        .map(|store| store.state().iter().filter_map(|object| object.meta().uid.clone()).collect())
-        .unwrap_or_default();
+async fn sweep(context: &Context, store: &Store<Guarded>) {
+    let live: HashSet<String> = store.state().iter().filter_map(|object| object.meta().uid.clone()).collect();
     let owners = context.world.pods().owners();
-    for owner in owners.into_iter().filter(|owner| !live.contains(owner)) {
+    for owner in owners.into_iter().filter(|owner| !live.contains(owner.as_str())) {
         if let Err(error) = sweep_owner(context, &owner).await {
             tracing::warn!(%error, owner, "pods of a ScriptRunner that is gone could not be deleted; the garbage collector does it");
         }

@@ -39,9 +39,6 @@ pub(super) fn accept<'a>(
             ),
         });
     }
-    if let Some(message) = &observed.config_map_conflict {
-        return Err(Refusal { reason: ConditionReason::InputChanged, message: message.clone() });
-    }
     let names = targets::desired_names(&run.targets, observed);
     let number =
         observed.previous.as_ref().and_then(|previous| previous.run.as_ref()).map_or(0, |run| run.number) + 1;
@@ -60,6 +57,13 @@ pub(super) fn accept<'a>(
         });
     }
     Ok(run)
+}
+
+/// What stands against a run although its spec is accepted: its inputs cannot be made, because their name is taken. It is
+/// tried again all the same.
+pub(super) fn inputs_conflict(observed: &Observed) -> Option<Refusal> {
+    let message = observed.config_map_conflict.clone()?;
+    Some(Refusal { reason: ConditionReason::InputChanged, message })
 }
 
 /// Starts the run that the spec asks for, if it is not the current one. True if the current run is the spec's own and

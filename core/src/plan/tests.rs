@@ -419,6 +419,19 @@ fn a_lost_config_map_is_made_again_while_pods_are_to_come() {
 }
 
 #[test]
+fn a_config_map_whose_name_is_taken_is_a_condition_and_is_tried_again() {
+    let mut toy = Toy::new(HELLO, 1);
+    toy.observed.config_map_conflict = Some("ConfigMap \"x\" is not ours".into());
+    toy.step();
+    let accepted = find(&toy.status().conditions, ConditionType::Accepted).unwrap().clone();
+    assert_eq!((accepted.status.as_str(), accepted.reason.as_str()), ("False", "InputChanged"));
+    assert_eq!(toy.observed.config_maps.len(), 1, "it is tried again");
+    toy.observed.config_map_conflict = None;
+    toy.settle();
+    assert_eq!(toy.created, 1);
+}
+
+#[test]
 fn the_config_map_of_an_older_run_goes_when_its_pods_are_gone() {
     let mut toy = Toy::new(HELLO, 1);
     toy.settle();
