@@ -1,0 +1,100 @@
+//! A package index for pip and uv on the machine's address in the cluster, with one wheel made here: no test needs the internet.
+
+use axum::{Router, response::Html, routing::get};
+use scriptrunner_testcluster::Cluster;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// Serves until it is dropped.
+pub(crate) struct PythonIndex {
+    host: String,
+    url: String,
+    task: JoinHandle<()>,
+}
+
+impl PythonIndex {
+    /// Serves one package with one Python module of the same name.
+    pub(crate) async fn start(cluster: &Cluster, package: &'static str, module: &str) -> Self {
+        let file = format!("{package}-1.0-py3-none-any.whl");
+        let wheel = wheel(package, module);
+        let page = format!("<!DOCTYPE html><html><body><a href=\"/files/{file}\">{file}</a></body></html>");
+        let routes = Router::new()
+            .route(&format!("/simple/{package}/"), get(async move || Html(page)))
+            .route(&format!("/files/{file}"), get(async move || wheel));
+        let host = cluster.gateway().to_string();
+        let listener = TcpListener::bind((cluster.gateway(), 0)).await.unwrap();
+        let url = format!("http://{}/simple/", listener.local_addr().unwrap());
+        let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        Self { host, url, task }
+    }
+
+    /// Environment with which an installer uses this index and no other.
+    pub(crate) fn environment(&self) -> Value {
+        json!([
+            {"name": "PIP_INDEX_URL", "value": self.url},
+            {"name": "PIP_TRUSTED_HOST", "value": self.host},
+            {"name": "PIP_RETRIES", "value": "1"},
+            {"name": "NO_PROXY", "value": "*"},
+        ])
+    }
+}
+
+impl Drop for PythonIndex {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A wheel with one module (PEP 427): a ZIP archive with the module and its description.
+fn wheel(package: &str, module: &str) -> Vec<u8> {
+    let info = format!("{package}-1.0.dist-info");
+    let files = [
+        (format!("{package}.py"), module.to_owned()),
+        (format!("{info}/METADATA"), format!("Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")),
+        (
+            format!("{info}/WHEEL"),
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_owned(),
+        ),
+        (
+            format!("{info}/RECORD"),
+            format!("{package}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"),
+        ),
+    ];
+    zip(&files)
+}
+
+/// A ZIP archive of uncompressed files (APPNOTE 4.3).
+fn zip(files: &[(String, String)]) -> Vec<u8> {
+    let (mut archive, mut directory) = (Vec::new(), Vec::new());
+    for (name, content) in files {
+        let size = u32::try_from(content.len()).unwrap().to_le_bytes();
+        let offset = u32::try_from(archive.len()).unwrap().to_le_bytes();
+        let name_length = u16::try_from(name.len()).unwrap().to_le_bytes();
+        // Version 2.0, no flags, stored, midnight of 1 January 1980.
+        let start = [[20, 0], [0, 0], [0, 0], [0, 0], [0x21, 0]].concat();
+        let sums = [crc32(content.as_bytes()).to_le_bytes(), size, size].concat();
+        archive.extend([b"PK\x03\x04", &start[..], &sums, &name_length, &[0, 0], name.as_bytes()].concat());
+        archive.extend(content.as_bytes());
+        directory.extend([&b"PK\x01\x02"[..], &[20, 0], &start, &sums, &name_length].concat());
+        // No extra field, comment, disk number or attributes.
+        directory.extend([0; 12]);
+        directory.extend([&offset, name.as_bytes()].concat());
+    }
+    let count = u16::try_from(files.len()).unwrap().to_le_bytes();
+    let start = u32::try_from(archive.len()).unwrap().to_le_bytes();
+    let size = u32::try_from(directory.len()).unwrap().to_le_bytes();
+    archive.extend(&directory);
+    archive.extend([b"PK\x05\x06", &[0; 4][..], &count, &count, &size, &start, &[0, 0]].concat());
+    archive
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 * (sum & 1)))
+    })
+}
+
+#[test]
+fn check_sums_are_those_of_zip() {
+    assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+}

@@ -1,0 +1,82 @@
+//! A ScriptRunner that a test has created: waiting for what its status says, editing it, deleting it.
+
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use scriptrunner_api::{condition::ConditionType, v1alpha1::ScriptRunner};
+use scriptrunner_testcluster::wait;
+use serde_json::Value;
+
+use crate::{
+    answer::{holds_now, summary},
+    stage::PATIENCE,
+};
+
+/// A ScriptRunner in the API server.
+pub(crate) struct Submitted {
+    api: Api<ScriptRunner>,
+    name: String,
+}
+
+impl Submitted {
+    pub(crate) fn new(api: Api<ScriptRunner>, name: &str) -> Self {
+        Self { api, name: name.to_owned() }
+    }
+
+    /// The object as it is now.
+    pub(crate) async fn get(&self) -> ScriptRunner {
+        self.api.get(&self.name).await.unwrap()
+    }
+
+    /// Waits until the object is as described.
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&ScriptRunner) -> bool) -> ScriptRunner {
+        let what = format!("ScriptRunner {:?}: {what}", self.name);
+        wait::until(&what, PATIENCE, async |seen| {
+            let object = self.api.get(&self.name).await?;
+            seen.note(summary(&object));
+            Ok::<_, kube::Error>(is_so(&object).then_some(object))
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Waits until the condition holds for the spec as it is now.
+    pub(crate) async fn until_holds(&self, condition: ConditionType) -> ScriptRunner {
+        self.until(condition.as_str(), |object| holds_now(object, condition)).await
+    }
+
+    /// Waits for condition Complete.
+    pub(crate) async fn until_complete(&self) -> ScriptRunner {
+        self.until_holds(ConditionType::Complete).await
+    }
+
+    /// Waits for condition Failed.
+    pub(crate) async fn until_failed(&self) -> ScriptRunner {
+        self.until_holds(ConditionType::Failed).await
+    }
+
+    /// Changes the object by a merge patch.
+    pub(crate) async fn edit(&self, patch: Value) -> ScriptRunner {
+        self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap()
+    }
+
+    /// Changes the status as somebody who may do so by mistake.
+    pub(crate) async fn edit_status(&self, patch: Value) {
+        let params = PatchParams::default();
+        self.api.patch_status(&self.name, &params, &Patch::Merge(&patch)).await.unwrap();
+    }
+
+    /// Deletes the object and waits until it is gone; that it is not there is fine.
+    pub(crate) async fn delete(&self) {
+        match self.api.delete(&self.name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => return,
+            answer => drop(answer.unwrap()),
+        }
+        wait::until(&format!("ScriptRunner {:?} to be gone", self.name), PATIENCE, async |_| {
+            Ok::<_, kube::Error>(self.api.get_opt(&self.name).await?.is_none().then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+}
