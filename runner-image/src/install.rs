@@ -104,7 +104,7 @@ impl Installer<'_> {
         let steps = if let Ok(uv) = program::find(OsStr::new("uv"), search_path) {
             index::for_uv(&mut environment);
             environment.set_default("UV_CACHE_DIR", cache.clone());
-            uv_steps(&uv, &python, &venv, requirements)
+            uv_steps(&uv, &python, &venv, requirements, index::is_without_index(&environment))
         } else {
             index::for_pip(&mut environment);
             environment.set_default("PIP_CACHE_DIR", cache.clone());
@@ -162,19 +162,26 @@ fn judge(step: &'static str, finished: &Finished) -> Result<(), Error> {
 
 /// The last lines that fit; the end of the last line if not even that does.
 fn whole_lines(text: &str, room: usize) -> &str {
-    let end = tail(text, room);
-    if end.len() == text.len() {
-        return end;
+    if text.len() <= room {
+        return text;
     }
-    end.split_once('\n').map_or(end, |(_, lines)| lines)
+    // One byte more, so that a line which begins exactly there is not lost.
+    tail(text, room + 1).split_once('\n').map_or(tail(text, room), |(_, lines)| lines)
 }
 
-fn uv_steps(uv: &Path, python: &Path, venv: &Venv, requirements: &[String]) -> Vec<Step> {
+fn uv_steps(
+    uv: &Path,
+    python: &Path,
+    venv: &Venv,
+    requirements: &[String],
+    is_without_index: bool,
+) -> Vec<Step> {
     let create = words(&["--no-progress", "venv", "--python"])
         .chain([python.into(), "--".into(), venv.folder.clone().into()])
         .collect();
-    let install = words(&["--no-progress", "pip", "install", "--python"])
-        .chain([venv.python().into(), "--".into()])
+    let install = words(&["--no-progress", "pip", "install"])
+        .chain(words(if is_without_index { &["--no-index"] } else { &[] }))
+        .chain(["--python".into(), venv.python().into(), "--".into()])
         .chain(requirements.iter().map(OsString::from))
         .collect();
     vec![
@@ -204,8 +211,9 @@ mod tests {
 
     #[test]
     fn last_words_are_whole_lines_if_one_fits() {
-        assert_eq!(whole_lines("first\nsecond\nthird", 14), "third");
-        assert_eq!(whole_lines("first\nsecond\nthird", 15), "third");
+        assert_eq!(whole_lines("first\nsecond\nthird", 14), "second\nthird");
+        assert_eq!(whole_lines("first\nsecond\nthird", 12), "second\nthird");
+        assert_eq!(whole_lines("first\nsecond\nthird", 11), "third");
         assert_eq!(whole_lines("first\nsecond", 12), "first\nsecond");
         assert_eq!(whole_lines("0123456789", 4), "6789");
     }
@@ -215,7 +223,7 @@ mod tests {
         let venv = Venv { folder: "/v".into() };
         let requirements = ["six ; python_version > '3'".to_owned(), "a @ file:///x y.whl".to_owned()];
         for steps in [
-            uv_steps(Path::new("/uv"), Path::new("/p"), &venv, &requirements),
+            uv_steps(Path::new("/uv"), Path::new("/p"), &venv, &requirements, false),
             pip_steps(Path::new("/p"), &venv, &requirements),
         ] {
             let arguments = &steps[1].arguments;

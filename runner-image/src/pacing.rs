@@ -30,6 +30,8 @@ pub(crate) fn next_start(planned: Duration, period: Duration, now: Duration) -> 
 
 #[cfg(test)]
 mod tests {
+    use scriptrunner_api::v1alpha1::StopOn;
+
     use super::*;
 
     const fn seconds(seconds: u64) -> Duration {
@@ -37,12 +39,7 @@ mod tests {
     }
 
     fn repeat() -> PinnedRepeat {
-        PinnedRepeat {
-            count: None,
-            period_seconds: 60,
-            initial_delay_seconds: 5,
-            stop_on: Default::default(),
-        }
+        PinnedRepeat { count: None, period_seconds: 60, initial_delay_seconds: 5, stop_on: StopOn::Never }
     }
 
     #[test]

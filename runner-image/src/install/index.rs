@@ -1,13 +1,14 @@
 //! Lets index settings work whichever installer an image has: those of pip for uv, those of uv for pip. Pure.
 
+use std::ffi::{OsStr, OsString};
+
 use crate::args::Environment;
 
 /// pip's variable and uv's of the same meaning, best first. Where both take lists, both separate them by spaces.
-const SAME_MEANING: [(&str, &[&str]); 6] = [
+const SAME_MEANING: [(&str, &[&str]); 5] = [
     ("PIP_INDEX_URL", &["UV_DEFAULT_INDEX", "UV_INDEX_URL"]),
     ("PIP_EXTRA_INDEX_URL", &["UV_EXTRA_INDEX_URL"]),
     ("PIP_FIND_LINKS", &["UV_FIND_LINKS"]),
-    ("PIP_NO_INDEX", &["UV_NO_INDEX"]),
     ("PIP_TRUSTED_HOST", &["UV_INSECURE_HOST"]),
     ("PIP_CERT", &["SSL_CERT_FILE"]),
 ];
@@ -23,6 +24,12 @@ pub(super) fn for_uv(environment: &mut Environment) {
     }
 }
 
+/// Whether the user told pip to use no index; uv has only an option for that.
+pub(super) fn is_without_index(environment: &Environment) -> bool {
+    let value = environment.get("PIP_NO_INDEX").and_then(OsStr::to_str).unwrap_or_default();
+    matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "t" | "yes" | "y" | "on")
+}
+
 /// Sets pip's variables from uv's where the user set none of pip's for the same thing.
 pub(super) fn for_pip(environment: &mut Environment) {
     for (pip, uv) in SAME_MEANING {
@@ -33,7 +40,7 @@ pub(super) fn for_pip(environment: &mut Environment) {
 }
 
 /// uv separates this one list by commas.
-fn commas_for_spaces(value: &std::ffi::OsStr) -> std::ffi::OsString {
+fn commas_for_spaces(value: &OsStr) -> OsString {
     match value.to_str() {
         Some(text) => text.split_ascii_whitespace().collect::<Vec<_>>().join(",").into(),
         None => value.to_owned(),
@@ -53,7 +60,7 @@ mod tests {
     }
 
     fn get<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
-        environment.get(name).and_then(std::ffi::OsStr::to_str)
+        environment.get(name).and_then(OsStr::to_str)
     }
 
     #[test]

@@ -1,0 +1,15 @@
+//! Runs the real binary on small scripts, each time in folders of its own.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic, its module may too")]
+
+mod children;
+mod deadline;
+mod endings;
+mod environment;
+mod inputs;
+mod install;
+mod output;
+mod pid_one;
+mod pod;
+mod repeat;
+mod stop;
