@@ -55,6 +55,8 @@ check_scripts() {
 
 layer_unit() {
   need_rust
+  step "build.sh with stand-ins"
+  tests/build_sh.sh
   step "libraries and programs"
   cargo test --quiet --workspace --lib --bins --locked
   step "api and core: models"
@@ -62,8 +64,6 @@ layer_unit() {
   step "the runner as a process"
   have python3 || fail "python3 is missing" "install it; the runner's tests run Python scripts"
   cargo test --quiet --package scriptrunner-runner --tests --locked
-  step "build.sh with stand-ins"
-  tests/build_sh.sh
 }
 
 layer_it() {
