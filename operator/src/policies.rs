@@ -83,7 +83,7 @@ fn spec() -> ValidatingAdmissionPolicy {
                 // Whatever is not a field of the pod counts, so that a source added later is refused, not let through.
                 variable(
                     "borrows",
-                    "object.spec.?env.orValue([]).exists(e, has(e.valueFrom)\n  && !has(e.valueFrom.fieldRef) && !has(e.valueFrom.resourceFieldRef))"
+                    "object.spec.?env.orValue([]).exists(e, has(e.valueFrom)\n  && (has(e.valueFrom.configMapKeyRef) || has(e.valueFrom.secretKeyRef) || (!has(e.valueFrom.fieldRef) && !has(e.valueFrom.resourceFieldRef))))"
                         .to_owned(),
                 ),
             ]),

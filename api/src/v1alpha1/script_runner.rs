@@ -146,7 +146,7 @@ pub struct ScriptRunnerSpec {
     #[schemars(range(min = 1, max = 86_400))]
     pub pod_start_deadline_seconds: Option<u32>,
 
-    /// How many nodes may be busy at once: a number from 1, or a percentage of the desired nodes (rounded up, at least
+    /// How many nodes may be busy at once: a number from 1 to 1000000, or a percentage of the desired nodes (rounded up, at least
     /// one node). Needs `executionDeadlineSeconds`; not with an endless repeat; a privileged mode must state it (100% is
     /// allowed) unless it repeats endlessly. Default: all. A change applies at once and never stops a running node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -420,6 +420,7 @@ fn count_or_percent(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
         "minimum": 1,
+        "maximum": 1_000_000,
         "maxLength": 4,
         "pattern": "^([1-9][0-9]?|100)%$",
     })
