@@ -58,6 +58,9 @@ pub struct Target {
     pub attempt: u32,
     /// Serial of its first execution.
     pub first_serial: u64,
+    /// When the execution before that one started, in seconds of Unix time by the node's clock, so that the period holds
+    /// over pods.
+    pub last_start_seconds: Option<i64>,
     /// Executions to make; none is endless.
     pub remaining: Option<u64>,
     /// Whether the scheduler places it.
@@ -253,6 +256,9 @@ fn arguments(valid: &ValidRun, target: &Target, settings: &PodSettings) -> Vec<S
     flag("grace-seconds", limits.grace_seconds.to_string());
     if let Some(deadline) = limits.execution_deadline_seconds {
         flag("execution-deadline-seconds", deadline.to_string());
+    }
+    if let Some(last_start) = target.last_start_seconds {
+        flag("last-start", last_start.to_string());
     }
     if target.remaining.is_none() {
         flag("handover-seconds", settings.handover_seconds.to_string());

@@ -160,6 +160,12 @@ fn target(node: &NodeFacts, node_entry: &NodeStatus, run: &ValidRun, number: u64
         run: number,
         attempt: node_entry.attempts + 1,
         first_serial: node_entry.serial + 1,
+        last_start_seconds: node_entry
+            .history
+            .last()
+            .filter(|newest| newest.run == number)
+            .and_then(|newest| newest.start_time.as_ref())
+            .map(|time| time.0.as_second()),
         remaining: run.pinned.executions().map(|total| total.saturating_sub(node_entry.serial).max(1)),
         by_scheduler: run.pinned.placement == Placement::Scheduler
             || entry::reason(node_entry) == Some(NodeReason::PodRefused),

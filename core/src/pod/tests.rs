@@ -24,6 +24,7 @@ fn pod(spec: &str, by_scheduler: bool) -> Pod {
         run: 3,
         attempt: 2,
         first_serial: 5,
+        last_start_seconds: Some(1_800_000_000),
         remaining: valid.pinned.executions(),
         by_scheduler,
     };
