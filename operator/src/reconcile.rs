@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     metrics::Metrics,
     observe::{Sight, observe},
-    report::{Reported, report},
+    report::{Reported, report, report_unreadable},
 };
 
 /// Rounds of one reconcile: a write that makes further actions possible is followed by them at once.
@@ -36,15 +36,7 @@ pub async fn reconcile(
         Ok(object) => Arc::new(object.clone()),
         Err(unreadable) => {
             // Its owner has to mend it; every change brings it here again.
-            context.metrics.unreadable_objects.inc();
-            let (namespace, name) =
-                (unreadable.metadata.namespace.as_deref(), unreadable.metadata.name.as_deref());
-            tracing::error!(
-                namespace,
-                scriptrunner = name,
-                error = unreadable.error,
-                "the object cannot be read, left alone"
-            );
+            report_unreadable(&context, &guarded, unreadable).await;
             return Ok(Action::await_change());
         }
     };

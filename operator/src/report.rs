@@ -5,14 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
+    core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::events::{Event, EventType},
 };
-use scriptrunner_api::v1alpha1::{ScriptRunner, ScriptRunnerStatus};
+use scriptrunner_api::{
+    reason::ConditionReason,
+    text::head,
+    v1alpha1::{ScriptRunner, ScriptRunnerStatus},
+};
 use scriptrunner_core::status::{
-    events::{Notice, notices},
+    events::{MAX_NOTE_BYTES, Notice, notices},
     patch::diff,
     size::stored_bytes,
     urgency::{Urgency, urgency},
@@ -99,6 +105,48 @@ pub async fn report(
     }
 }
 
+/// Tells whoever looks at an object that this operator cannot read it, once per version of the object. Its status cannot
+/// be written, because the rest of it would have to be guessed.
+pub async fn report_unreadable(
+    context: &Context,
+    guarded: &DeserializeGuard<ScriptRunner>,
+    unreadable: &InvalidObject,
+) {
+    let InvalidObject { error, metadata } = unreadable;
+    let version = metadata.resource_version.clone();
+    let is_known = context.world.remember(metadata.uid.as_deref().unwrap_or_default(), |memory| {
+        std::mem::replace(&mut memory.unreadable_version, version.clone()) == version
+    });
+    if is_known {
+        return;
+    }
+    context.metrics.unreadable_objects.inc();
+    tracing::error!(
+        namespace = metadata.namespace,
+        scriptrunner = metadata.name,
+        error,
+        "the object cannot be read, left alone"
+    );
+    let event = Event {
+        type_: EventType::Warning,
+        reason: ConditionReason::Unreadable.as_str().to_owned(),
+        note: Some(
+            head(&format!("this operator cannot read the object, nothing is done: {error}"), MAX_NOTE_BYTES)
+                .to_owned(),
+        ),
+        action: "Validate".to_owned(),
+        secondary: None,
+    };
+    publish(context, &event, &guarded.object_ref(&())).await;
+}
+
+/// Events are for people: a lost one is logged, not tried again.
+async fn publish(context: &Context, event: &Event, reference: &ObjectReference) {
+    if let Err(error) = context.call("write an event", context.recorder.publish(event, reference)).await {
+        tracing::warn!(%error, reason = event.reason, "an event was lost");
+    }
+}
+
 /// How long the write has to wait; none if it may go now.
 fn pause(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, uid: &str) -> Option<Duration> {
     let since = context.world.remember(uid, |memory| memory.written)?.elapsed();
@@ -144,7 +192,7 @@ async fn refresh(
     Ok(Reported::Outdated)
 }
 
-/// Writes Events for what the new status says for the first time. They are for people: a lost one is logged, not retried.
+/// Writes Events for what the new status says for the first time.
 async fn announce(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, uid: &str) {
     let run = status.run.as_ref().map_or(0, |run| run.number);
     let reference = sight.object.object_ref(&());

@@ -7,7 +7,7 @@ use scriptrunner_api::{
 };
 
 /// Longest note of an Event, in bytes (events.k8s.io/v1).
-const MAX_NOTE_BYTES: usize = 1000;
+pub const MAX_NOTE_BYTES: usize = 1000;
 
 /// One Event.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -52,7 +52,8 @@ fn definitions_keep_all_but_unknown_formats_and_nulls() {
     for crd in scriptrunner_api::all_crds() {
         let before = yaml::document(&crd);
         let after = yaml::document(&formats::known_to_kubernetes(&crd));
-        let is_dropped = |line: &str| line.trim().starts_with("format: uint") || line.trim() == "nullable: true";
+        let is_dropped =
+            |line: &str| line.trim().starts_with("format: uint") || line.trim() == "nullable: true";
         let kept: Vec<_> = before.lines().filter(|line| !is_dropped(line)).collect();
         assert!(kept.len() < before.lines().count());
         assert_eq!(after.lines().collect::<Vec<_>>(), kept);

@@ -22,6 +22,8 @@ pub struct Memory {
     pub pod_conflicts: BTreeMap<String, PodConflict>,
     /// Newest answers by node, kept beyond what the size limit leaves of them in the status.
     pub known_answers: BTreeMap<String, (Option<i32>, String)>,
+    /// Version of the object that could not be read.
+    pub unreadable_version: Option<String>,
     /// Failures in a row.
     pub failures: u32,
     /// Events about nodes that were written for the current run, and the run.
