@@ -99,7 +99,9 @@ start_test_cluster() {
   start_local_cluster "$TEST_CLUSTER" 3 --node-monitor-grace-period-seconds 20
   KUBECONFIG=$(testcluster path --name "$TEST_CLUSTER" kubeconfig)
   PATH=$(dirname "${KUBECTL[0]}"):$PATH
-  export KUBECONFIG PATH
+  # Tests take the cluster's name from here, never a kubeconfig.
+  SCRIPTRUNNER_TEST_CLUSTER=$TEST_CLUSTER
+  export KUBECONFIG PATH SCRIPTRUNNER_TEST_CLUSTER
 }
 
 # run_cluster_tests PACKAGE TEST [ARGUMENT]...: one test at a time would waste the waiting; four share two cores well.
