@@ -110,26 +110,23 @@ where
     .map(drop)
 }
 
-/// Waits until all of `nodes` are ready, those in `started` by their own word since `since`.
+/// Waits until all nodes are ready, each by its own word since it was started: (name, start).
 ///
 /// A node that has just been started anew is still called ready, until its kubelet or the grace period says otherwise.
-pub(crate) async fn await_nodes(
-    client: &Client,
-    nodes: &[String],
-    started: &[String],
-    since: Timestamp,
-) -> Result<()> {
+pub(crate) async fn await_nodes(client: &Client, nodes: &[(String, Timestamp)]) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
-    let what = format!("nodes {nodes:?} to be ready");
-    wait::until(&what, Duration::from_mins(5), async |seen| {
-        let found = try_join_all(nodes.iter().map(|name| api.get_opt(name))).await?;
-        let state = |(name, node): (&String, Option<Node>)| match heartbeat(node.as_ref()) {
-            Some(time) if started.contains(name) && time < since => format!("no news since {time}"),
-            _ => node_state(node.as_ref()),
-        };
-        let states: Vec<String> = nodes.iter().zip(found).map(state).collect();
+    wait::until("the nodes to be ready", Duration::from_mins(5), async |seen| {
+        let found = try_join_all(nodes.iter().map(|(name, _)| api.get_opt(name))).await?;
+        let mut states = Vec::new();
+        for ((name, start), node) in nodes.iter().zip(&found) {
+            let state = match heartbeat(node.as_ref()) {
+                Some(time) if time < *start => format!("no news since {time}"),
+                _ => node_state(node.as_ref()),
+            };
+            states.push((name, state));
+        }
         seen.note(format!("{states:?}"));
-        Ok::<_, kube::Error>(states.iter().all(|state| state == "ready").then_some(()))
+        Ok::<_, kube::Error>(states.iter().all(|(_, state)| state == "ready").then_some(()))
     })
     .await
 }

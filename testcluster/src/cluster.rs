@@ -130,7 +130,7 @@ impl Cluster {
     /// Returns when the node has started, not when Kubernetes calls it ready.
     pub fn heal(&self, node: &str) -> Result<()> {
         let (_lock, node) = self.locked(node)?;
-        node.heal().map(drop)
+        node.heal()
     }
 
     /// Imports an image archive (docker or OCI) into all running nodes, and into those that come later; gives the

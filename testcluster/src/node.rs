@@ -4,10 +4,13 @@ mod skeleton;
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
 };
+
+use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     binaries::Binaries,
@@ -69,6 +72,17 @@ impl<'a> Node<'a> {
         self.folder.node(&self.name)
     }
 
+    /// When the node was last started, in whole seconds as Kubernetes counts: its configuration is written then.
+    pub(crate) fn start_time(&self) -> Result<Timestamp> {
+        let path = self.configuration();
+        let metadata = fs::metadata(&path).map_err(Error::file("read", &path))?;
+        Ok(Timestamp::from_second(metadata.mtime()).unwrap_or_default())
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.disk().join("sandbox.json")
+    }
+
     fn slot(&self) -> Slot {
         self.state.slot
     }
@@ -96,25 +110,24 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Starts the node when it is dead, and undoes what else befell it. Says whether it was started.
-    pub(crate) fn heal(&self) -> Result<bool> {
+    /// Starts the node when it is dead, and undoes what else befell it.
+    pub(crate) fn heal(&self) -> Result<()> {
         match self.condition() {
-            Condition::Running => return Ok(false),
+            Condition::Running => return Ok(()),
             Condition::Frozen => {
                 self.inside().freeze(false)?;
                 if self.condition() == Condition::Running {
-                    return Ok(false);
+                    return Ok(());
                 }
             }
             Condition::Cut | Condition::Dead => {}
         }
         // Without its cable a cut node cannot be told from one whose start was interrupted: then it starts anew.
         if self.condition() == Condition::Cut && network::switch(self.slot(), self.index, true).is_ok() {
-            return Ok(false);
+            return Ok(());
         }
         self.kill()?;
-        self.start()?;
-        Ok(true)
+        self.start()
     }
 
     /// Ends all of the node's processes at once, as a power cut does.
@@ -212,7 +225,7 @@ impl<'a> Node<'a> {
             binaries: self.state.binaries.clone(),
             hidden: self.hidden(),
         };
-        let path = disk.join("sandbox.json");
+        let path = self.configuration();
         write_json(&path, &config)?;
         Ok(path)
     }

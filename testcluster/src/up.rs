@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 
 use crate::{
@@ -79,9 +78,7 @@ pub async fn up(wish: &Wish, progress: &Progress) -> Result<Cluster> {
         (1..=state.nodes).try_for_each(|index| Node::new(&state, index)?.kill())?;
     }
     let surplus = old.map_or(0, |old| old.nodes);
-    // Kubernetes counts in whole seconds.
-    let since = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-    let started = heal_nodes(&state)?;
+    heal_nodes(&state)?;
     let client = api::client(&state.folder().pki().join("admin.kubeconfig")).await?;
     control_plane.await_server(&client).await?;
     write_kubeconfigs(&state)?;
@@ -90,7 +87,7 @@ pub async fn up(wish: &Wish, progress: &Progress) -> Result<Cluster> {
 
     progress.step(&format!("cluster {:?}: waiting for {} nodes", wish.name, state.nodes));
     drop_surplus(&state, surplus, &client).await?;
-    await_nodes(&state, &client, &started, since).await?;
+    await_nodes(&state, &client).await?;
     control_plane.check()?;
     provide_images(&state)?;
     drop(lock);
@@ -183,18 +180,13 @@ fn place_programs(wish: &Wish, state: &State) -> Result<()> {
     images::pack_pause(&wish.programs.join("pause"), &folder.path().join("pause.tar"))
 }
 
-/// Starts dead nodes and undoes what befell the others, all at once; gives the names of those that were started.
-fn heal_nodes(state: &State) -> Result<Vec<String>> {
-    // The folder of certificates is filled by one thread only.
-    let heal = |index| -> Result<Option<String>> {
-        let node = Node::new(state, index)?;
-        Ok(node.heal()?.then(|| node.name().to_owned()))
-    };
-    let started: Result<Vec<Option<String>>> = thread::scope(|scope| {
+/// Starts dead nodes and undoes what befell the others, all at once.
+fn heal_nodes(state: &State) -> Result<()> {
+    let heal = |index| Node::new(state, index)?.heal();
+    thread::scope(|scope| {
         let threads: Vec<_> = (1..=state.nodes).map(|index| scope.spawn(move || heal(index))).collect();
-        threads.into_iter().map(join).collect()
-    });
-    Ok(started?.into_iter().flatten().collect())
+        threads.into_iter().try_for_each(join)
+    })
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
@@ -212,10 +204,14 @@ async fn drop_surplus(state: &State, had: u8, client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn await_nodes(state: &State, client: &Client, started: &[String], since: Timestamp) -> Result<()> {
-    let nodes = state.node_names();
+async fn await_nodes(state: &State, client: &Client) -> Result<()> {
+    let nodes = (1..=state.nodes).map(|index| {
+        let node = Node::new(state, index)?;
+        Ok((node.name().to_owned(), node.start_time()?))
+    });
+    let nodes = nodes.collect::<Result<Vec<_>>>()?;
     tokio::select! {
-        ready = api::await_nodes(client, &nodes, started, since) => ready,
+        ready = api::await_nodes(client, &nodes) => ready,
         dead = await_death(state) => Err(dead?),
     }
 }

@@ -19,7 +19,7 @@ async fn a_node_survives_kill_freeze_and_cut_with_its_disk() {
     succeed(&format!("node {node} kill"));
     assert_eq!(cluster.condition(node).unwrap(), Condition::Dead);
     await_ready(&cluster, node, false).await;
-    succeed(&format!("node {node} heal"));
+    up("tc-nodes");
     assert_eq!(cluster.condition(node).unwrap(), Condition::Running);
     await_ready(&cluster, node, true).await;
     let pid = cluster.node_process(node).unwrap().unwrap();
