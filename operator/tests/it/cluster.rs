@@ -1,11 +1,18 @@
 //! The cluster of the tests, and clients of it that act as somebody.
 
-use k8s_openapi::api::core::v1::Namespace;
+use std::time::Duration;
+
+use http::{Method, Request};
+use k8s_openapi::{
+    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
     Api, Client, Config,
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use scriptrunner_testcluster::Cluster;
+use scriptrunner_operator::{manifests::files, rbac::CRD_NAME};
+use scriptrunner_testcluster::{Cluster, wait};
 use serde_json::{Value, json};
 
 /// The cluster of the tests.
@@ -41,10 +48,86 @@ pub(crate) async fn grant(client: &Client, namespace: &str, objects: Vec<Value>)
         let scope = object["metadata"]["namespace"]
             .as_str()
             .map_or_else(String::new, |it| format!("namespaces/{it}/"));
-        let request = http::Request::post(format!("/apis/rbac.authorization.k8s.io/v1/{scope}{plural}"))
-            .header("content-type", "application/json")
-            .body(serde_json::to_vec(&object).unwrap())
-            .unwrap();
-        client.request::<Value>(request).await.unwrap();
+        let path = format!("/apis/rbac.authorization.k8s.io/v1/{scope}{plural}");
+        send(client, Method::POST, &path, "application/json", &object).await.unwrap();
     }
+}
+
+/// Sends one request as it stands, and gives the API server's answer.
+pub(crate) async fn send(
+    client: &Client,
+    method: Method,
+    path: &str,
+    content_type: &str,
+    body: &Value,
+) -> kube::Result<Value> {
+    let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body).unwrap() };
+    let request =
+        Request::builder().method(method).uri(path).header("content-type", content_type).body(body).unwrap();
+    client.request(request).await
+}
+
+/// What the API server says in an error answer; none for anything else.
+pub(crate) fn refusal<T>(answer: &kube::Result<T>) -> Option<(u16, &str, &str)> {
+    match answer {
+        Err(kube::Error::Api(status)) => Some((status.code, status.reason.as_str(), status.message.as_str())),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// The project's definition under a group of its own, which no operator watches and no policy names: installed anew, so
+/// that the API server judges all of it. It goes away together with the namespace `namespace`, which names its group.
+pub(crate) async fn install_copy(client: &Client, namespace: &str) -> ApiResource {
+    let owner = Api::<Namespace>::all(client.clone()).get(namespace).await.unwrap();
+    let mut copy = definition();
+    let group = format!("{namespace}.test");
+    copy["metadata"]["name"] = format!("scriptrunners.{group}").into();
+    copy["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "Namespace", "name": namespace, "uid": owner.metadata.uid}]);
+    copy["spec"]["group"] = group.clone().into();
+    // `kubectl get sr` and `kubectl get all` stay those of the original.
+    copy["spec"]["names"]["shortNames"] = json!([]);
+    copy["spec"]["names"]["categories"] = json!([]);
+    apply(client, &copy).await;
+    let resource = ApiResource {
+        api_version: format!("{group}/v1alpha1"),
+        kind: "ScriptRunner".to_owned(),
+        plural: "scriptrunners".to_owned(),
+        version: "v1alpha1".to_owned(),
+        group,
+    };
+    let objects: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    wait::until("the copied definition to be served", Duration::from_secs(30), async |seen| {
+        let answer = objects.list(&ListParams::default()).await;
+        seen.note(format!("{:?}", refusal(&answer)));
+        Ok::<_, kube::Error>(answer.ok().map(drop))
+    })
+    .await
+    .unwrap();
+    resource
+}
+
+/// The definition as `crds/` has it.
+pub(crate) fn definition() -> Value {
+    let path = format!("crds/{CRD_NAME}.yaml");
+    let file = files().into_iter().find(|file| file.path.ends_with(&path)).unwrap();
+    serde_saphyr::from_str(&file.contents).unwrap()
+}
+
+/// Applies a definition on the server's side and waits until it is established.
+pub(crate) async fn apply(client: &Client, definition: &Value) -> CustomResourceDefinition {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = definition["metadata"]["name"].as_str().unwrap();
+    let params = PatchParams::apply("scriptrunner-it").force().validation_strict();
+    definitions.patch(name, &params, &Patch::Apply(definition)).await.unwrap();
+    wait::until("an established definition", Duration::from_secs(30), async |seen| {
+        let found = definitions.get(name).await?;
+        let conditions = found.status.clone().and_then(|status| status.conditions).unwrap_or_default();
+        seen.note(format!("{conditions:?}"));
+        let established =
+            conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
+        Ok::<_, kube::Error>(established.then_some(found))
+    })
+    .await
+    .unwrap()
 }

@@ -4,4 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod cluster;
+mod crd;
 mod policies;
+mod specs;
+mod status;
