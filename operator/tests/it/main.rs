@@ -5,6 +5,9 @@
 
 mod cluster;
 mod crd;
+mod modes;
+mod namespaces;
+mod people;
 mod policies;
 mod specs;
 mod status;
