@@ -50,6 +50,16 @@ pub(crate) async fn until_none(cluster: &Cluster, program: &str, argument: &str)
     .unwrap();
 }
 
+/// Waits until a process has a child.
+pub(crate) async fn until_child(pid: u32) {
+    wait::until(&format!("a child of process {pid}"), PATIENCE, async |_| {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        Ok::<_, std::io::Error>((!children.trim().is_empty()).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
 /// Sends SIGKILL.
 pub(crate) fn kill(pid: u32) {
     let status = Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();

@@ -116,15 +116,6 @@ impl Stage {
         Submitted::new(api, name)
     }
 
-    /// Creates a ScriptRunner that is refused; what the API server says.
-    pub(crate) async fn submit_refused(&self, name: &str, spec: Value) -> String {
-        let object = json!({"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner",
-            "metadata": {"name": name}, "spec": spec});
-        let api: Api<ScriptRunner> = self.api();
-        let refused = api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await;
-        refused.expect_err("it should have been refused").to_string()
-    }
-
     /// Writes down everything that happens to pods of the namespace from now on.
     pub(crate) async fn journal(&self) -> Journal {
         Journal::start(self.api::<Pod>()).await

@@ -41,19 +41,24 @@ impl Submitted {
         .unwrap()
     }
 
-    /// Waits until the condition holds for the spec as it is now.
-    pub(crate) async fn until_holds(&self, condition: ConditionType) -> ScriptRunner {
-        self.until(condition.as_str(), |object| holds_now(object, condition)).await
-    }
-
     /// Waits for condition Complete.
     pub(crate) async fn until_complete(&self) -> ScriptRunner {
-        self.until_holds(ConditionType::Complete).await
+        self.until_over(ConditionType::Complete).await
     }
 
     /// Waits for condition Failed.
     pub(crate) async fn until_failed(&self) -> ScriptRunner {
-        self.until_holds(ConditionType::Failed).await
+        self.until_over(ConditionType::Failed).await
+    }
+
+    /// Waits until the run of the spec as it is now is over, and demands that it ended so.
+    async fn until_over(&self, expected: ConditionType) -> ScriptRunner {
+        let is_over = |object: &_| {
+            holds_now(object, ConditionType::Complete) || holds_now(object, ConditionType::Failed)
+        };
+        let object = self.until(expected.as_str(), is_over).await;
+        assert!(holds_now(&object, expected), "{} was expected: {}", expected.as_str(), summary(&object));
+        object
     }
 
     /// Changes the object by a merge patch.

@@ -1,0 +1,175 @@
+//! Nodes that are tainted, cordoned, cut off, killed, or forgotten by Kubernetes.
+
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use scriptrunner_testcluster::wait;
+use serde_json::{Value, json};
+
+use crate::{
+    answer::{entry, newest, run_number, state, status},
+    operator,
+    stage::{PATIENCE, PRIVILEGED, Stage, alone},
+};
+
+fn nodes(stage: &Stage) -> Api<Node> {
+    Api::all(stage.client.clone())
+}
+
+/// A node that the operator does not run on.
+async fn victim(stage: &Stage) -> String {
+    let spared = operator::node(&stage.client).await;
+    stage.cluster.node_names().into_iter().find(|node| *node != spared).unwrap()
+}
+
+async fn change(stage: &Stage, node: &str, patch: Value) {
+    nodes(stage).patch(node, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+}
+
+/// Waits until Kubernetes says that the node is or is not Ready, taints included.
+async fn until_ready(stage: &Stage, node: &str, expected: bool) {
+    wait::until(&format!("node {node:?} to be ready: {expected}"), PATIENCE, async |seen| {
+        let found = nodes(stage).get_opt(node).await?;
+        let conditions = found.as_ref().and_then(|node| node.status.as_ref()?.conditions.as_ref());
+        let is_ready = conditions.is_some_and(|conditions| {
+            conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        });
+        let taints = found.as_ref().and_then(|node| node.spec.as_ref()?.taints.clone()).unwrap_or_default();
+        seen.note(format!("ready: {is_ready}, taints: {taints:?}"));
+        Ok::<_, kube::Error>((is_ready == expected && is_ready == taints.is_empty()).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_tainted_node_is_left_out_until_the_taint_goes() {
+    alone("nodes::taint", &[], async |stage| {
+        let node = stage.node(2);
+        let taint = json!([{"key": "e2e/taint", "value": "yes", "effect": "NoSchedule"}]);
+        change(&stage, &node, json!({"spec": {"taints": taint}})).await;
+        let subject = stage.submit("subject", json!({"nodeLabelSelector": {}, "script": "print(1)"})).await;
+        let object = subject.until("all judged", |object| status_is(object, 2, 1)).await;
+        change(&stage, &node, json!({"spec": {"taints": null}})).await;
+        assert_eq!(state(&object, &node), ("Skipped", "Tainted"));
+        assert!(
+            entry(&object, &node).message.contains("e2e/taint=yes:NoSchedule"),
+            "{}",
+            entry(&object, &node).message
+        );
+        let object = subject.until("all run", |object| status_is(object, 3, 0)).await;
+        assert_eq!(run_number(&object), 1);
+    })
+    .await;
+}
+
+fn status_is(object: &scriptrunner_api::v1alpha1::ScriptRunner, succeeded: u32, skipped: u32) -> bool {
+    object.status.as_ref().is_some_and(|it| (it.succeeded, it.skipped) == (succeeded, skipped))
+}
+
+#[tokio::test]
+async fn a_cordoned_node_is_run() {
+    alone("nodes::cordon", &[], async |stage| {
+        let node = stage.node(2);
+        change(&stage, &node, json!({"spec": {"unschedulable": true}})).await;
+        let direct = json!({"nodeNames": [node], "script": "print(1)"});
+        let direct = stage.submit("direct", direct).await;
+        let scheduled = json!({"nodeNames": [node], "script": "print(1)", "placement": "Scheduler"});
+        let scheduled = stage.submit("scheduled", scheduled).await;
+        for subject in [&direct, &scheduled] {
+            subject.until("done", |object| status_is(object, 1, 0)).await;
+        }
+        change(&stage, &node, json!({"spec": {"unschedulable": null}})).await;
+        until_ready(&stage, &node, true).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_is_waited_for_and_then_given_up() {
+    alone("nodes::cut", &[], async |stage| {
+        let node = victim(&stage).await;
+        stage.cluster.cut(&node).unwrap();
+        until_ready(&stage, &node, false).await;
+        let patient = json!({"nodeLabelSelector": {}, "script": "print(1)"});
+        let patient = stage.submit("patient", patient).await;
+        let hasty = json!({"nodeLabelSelector": {}, "script": "print(1)", "podStartDeadlineSeconds": 3});
+        let hasty = stage.submit("hasty", hasty).await;
+        let given_up = hasty.until_failed().await;
+        let waits = patient.until("the others are done", |object| status_is(object, 2, 0)).await;
+        stage.cluster.heal(&node).unwrap();
+        assert_eq!(state(&given_up, &node), ("Unknown", "Unreachable"));
+        assert_eq!((status(&given_up).succeeded, status(&given_up).unknown), (2, 1));
+        assert_eq!(state(&waits, &node), ("Pending", "NodeNotReady"));
+        // Back again, it is run by both: it never started.
+        until_ready(&stage, &node, true).await;
+        for subject in [patient, hasty] {
+            let object = subject.until("the node is done", |object| status_is(object, 3, 0)).await;
+            assert_eq!((run_number(&object), entry(&object, &node).attempts), (1, 1));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_restarts_under_a_script_is_told_and_not_run_again() {
+    alone("nodes::restart", &[], async |stage| {
+        let node = victim(&stage).await;
+        let journal = stage.journal().await;
+        let spec = json!({"nodeLabelSelector": {}, "interpreter": ["bash"],
+            "script": format!("test $SCRIPTRUNNER_NODE = {node} || exit 0; echo half; sleep 1000")});
+        let subject = stage.submit("subject", spec).await;
+        let is_at_work = |object: &_| state(object, &node).0 == "Running" && status_is(object, 2, 0);
+        subject.until("one at work, two done", is_at_work).await;
+        stage.cluster.kill(&node).unwrap();
+        stage.cluster.heal(&node).unwrap();
+        let object = subject.until_failed().await;
+        until_ready(&stage, &node, true).await;
+        assert_eq!(state(&object, &node), ("Unknown", "NodeRestarted"));
+        assert_eq!((entry(&object, &node).executions, status(&object).succeeded), (1, 2));
+        assert_eq!(journal.pods(), 3, "what was under way is not run again");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_with_another_uid_is_another_node() {
+    alone("nodes::gone", PRIVILEGED, async |stage| {
+        let node = victim(&stage).await;
+        let mark = format!("/host/var/lib/e2e-{}", stage.namespace);
+        let script =
+            format!("if [ -e {mark} ]; then echo second; else touch {mark}; echo first; sleep 1000; fi");
+        let spec = json!({"nodeNames": [node], "interpreter": ["bash"], "script": script,
+            "mode": "PrivilegedWithHostFS", "parallelism": 1, "executionDeadlineSeconds": 1000});
+        let subject = stage.submit("subject", spec).await;
+        let mark = stage.cluster.node_var(&node).unwrap().join(format!("lib/e2e-{}", stage.namespace));
+        wait::until("the script to be at work", PATIENCE, async |_| {
+            Ok::<_, std::convert::Infallible>(mark.exists().then_some(()))
+        })
+        .await
+        .unwrap();
+        let before = subject.until("Running", |object| state(object, &node).0 == "Running").await;
+        let uid = nodes(&stage)
+            .delete(&node, &DeleteParams::default())
+            .await
+            .unwrap()
+            .left()
+            .and_then(|it| it.uid());
+        let gone = subject.until("NodeGone", |object| state(object, &node).1 == "NodeGone").await;
+        // A kubelet registers its node once, when it starts.
+        stage.cluster.kill(&node).unwrap();
+        stage.cluster.heal(&node).unwrap();
+        until_ready(&stage, &node, true).await;
+        assert_eq!(state(&gone, &node), ("Unknown", "NodeGone"));
+        assert!(entry(&gone, &node).gone_time.is_some());
+        assert_ne!(nodes(&stage).get(&node).await.unwrap().uid(), uid);
+        let object = subject.until_complete().await;
+        assert_eq!(newest(&object, &node).stdout, "second\n");
+        assert_ne!(entry(&object, &node).node_id, entry(&before, &node).node_id);
+        assert_eq!((run_number(&object), entry(&object, &node).executions), (1, 1));
+        std::fs::remove_file(mark).unwrap();
+    })
+    .await;
+}
