@@ -43,6 +43,8 @@ pub struct Observed {
 /// A pod's name is taken by something that is not ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodConflict {
+    /// Name of the pod.
+    pub pod: String,
     /// What is wrong, naming the pod.
     pub message: String,
     /// When it was first seen.

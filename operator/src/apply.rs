@@ -279,7 +279,7 @@ async fn create_pod(
     context.world.remember(object.uid, |memory| match conflict {
         Some(message) => {
             let since = memory.pod_conflicts.get(node).map_or_else(Context::now, |known| known.since);
-            memory.pod_conflicts.insert(node.to_owned(), PodConflict { message, since });
+            memory.pod_conflicts.insert(node.to_owned(), PodConflict { pod: name, message, since });
         }
         None => {
             memory.pod_conflicts.remove(node);
@@ -293,3 +293,6 @@ fn learn_pod(context: &Context, pod: &Pod) {
         context.world.pods().put(facts);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,10 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, core::DeserializeGuard, runtime::controller::Action};
-use scriptrunner_api::v1alpha1::{NodeState, ScriptRunner};
+use scriptrunner_api::{
+    reason::NodeReason,
+    v1alpha1::{NodeState, ScriptRunner, ScriptRunnerStatus},
+};
 use scriptrunner_core::{names::short_id, observed::PodFacts, plan::plan, validate::validate};
 
 use crate::{
@@ -86,7 +89,11 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
     let now = Context::now();
     let planned = plan(&valid, &sight.observed, &context.config.pods, now);
     let uid = sight.observed.object.uid.clone();
-    context.world.remember(&uid, |memory| memory.known_answers = planned.answers);
+    context.world.remember(&uid, |memory| {
+        memory.known_answers = planned.answers;
+        let status = planned.status.as_ref();
+        memory.pod_conflicts.retain(|node, _| status.is_some_and(|status| is_in_conflict(status, node)));
+    });
     let reported = match &planned.status {
         Some(status) => report(context, &sight, status).await?,
         None => Reported::Same,
@@ -100,6 +107,13 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
         }
         Reported::Later(wait) => Ok(Round::Rest(look_again(&sight, planned.next, Some(wait), now))),
     }
+}
+
+/// Whether the node still waits for a name that is taken.
+fn is_in_conflict(status: &ScriptRunnerStatus, node: &str) -> bool {
+    status.nodes.get(node).is_some_and(|entry| {
+        entry.node_state() == NodeState::Pending && entry.reason == NodeReason::NameConflict.as_str()
+    })
 }
 
 /// When to look again if nothing happens.

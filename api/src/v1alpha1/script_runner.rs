@@ -256,9 +256,9 @@ pub struct Dependencies {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelector {
-    /// Labels that the node must have, with these values. At most 32.
+    /// Labels that the node must have, with these values of at most 63 characters. At most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(schema_with = "label_values")]
     pub match_labels: BTreeMap<String, String>,
     /// Further conditions on labels. At most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -414,6 +414,10 @@ pub struct Output {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65_536))]
     pub stderr_limit_bytes: Option<u32>,
+}
+
+fn label_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "maxProperties": 32, "additionalProperties": {"type": "string", "maxLength": 63}})
 }
 
 fn count_or_percent(_: &mut SchemaGenerator) -> Schema {

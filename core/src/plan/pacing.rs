@@ -8,7 +8,7 @@ use scriptrunner_api::{
 
 use super::{Action, Draft, entry, pods_by_node, stored_entry};
 use crate::{
-    names::short_id,
+    names::{pod_name, short_id},
     observed::{ContainerFacts, NodeFacts, Observed, PodFacts},
     pod::{PodSettings, Target, build_pod},
     validate::ValidRun,
@@ -34,11 +34,11 @@ pub(super) fn start(
         return Vec::new();
     }
     let by_node = pods_by_node(observed);
-    let mut free = free_slots(draft, run, observed);
-    let mut creations = Vec::new();
+    let free = free_slots(draft, run, observed);
+    let mut targets = Vec::new();
     let mut looks = Vec::new();
-    for (name, node_entry) in draft.status.nodes.iter_mut().filter(|(_, node_entry)| node_entry.run == number)
-    {
+    let entries = draft.status.nodes.iter_mut().filter(|(_, node_entry)| node_entry.run == number);
+    for (name, node_entry) in entries {
         let Some(node) = observed.nodes.get(name) else { continue };
         let pods = by_node.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
         if !wants_pod(node_entry)
@@ -47,33 +47,37 @@ pub(super) fn start(
         {
             continue;
         }
-        match observed.pod_conflicts.get(name) {
-            Some(conflict) => {
-                entry::set(node_entry, NodeState::Pending, Some(NodeReason::NameConflict), &conflict.message);
-            }
-            None if entry::reason(node_entry) == Some(NodeReason::NameConflict) => {
-                entry::set(node_entry, NodeState::Pending, None, "");
-            }
-            None => {}
-        }
         if let Some(when) = held_until(node_entry, pods).filter(|when| *when > draft.now) {
             looks.push(when);
             continue;
         }
-        if free == 0 {
-            break;
-        }
-        free -= 1;
         let target = target(node, node_entry, run, number);
-        creations.push(Action::CreatePod {
-            node: name.clone(),
-            pod: Box::new(build_pod(&observed.object, run, &target, settings)),
-        });
+        let in_conflict = mark_conflict(node_entry, &target, run, observed);
+        targets.push((in_conflict, target));
     }
     for look in looks {
         draft.look_again_at(look);
     }
-    creations
+    // A taken name is tried again, but costs no other node its turn.
+    targets.sort_by_key(|(in_conflict, _)| *in_conflict);
+    targets.into_iter().take(free).map(|(_, target)| creation(observed, run, &target, settings)).collect()
+}
+
+fn creation(observed: &Observed, run: &ValidRun, target: &Target, settings: &PodSettings) -> Action {
+    let pod = Box::new(build_pod(&observed.object, run, target, settings));
+    Action::CreatePod { node: target.node.clone(), pod }
+}
+
+/// Says in the entry whether the name of its next pod is taken.
+fn mark_conflict(node_entry: &mut NodeStatus, target: &Target, run: &ValidRun, observed: &Observed) -> bool {
+    let name = pod_name(run.pinned.mode, &observed.object.uid, &target.node_uid, target.run, target.attempt);
+    let conflict = observed.pod_conflicts.get(&target.node).filter(|conflict| conflict.pod == name);
+    if let Some(conflict) = conflict {
+        entry::set(node_entry, NodeState::Pending, Some(NodeReason::NameConflict), &conflict.message);
+    } else if entry::reason(node_entry) == Some(NodeReason::NameConflict) {
+        entry::set(node_entry, NodeState::Pending, None, "");
+    }
+    conflict.is_some()
 }
 
 /// How many nodes more may become busy. Busy is a node whose pod exists and has not ended, and that was not given up.

@@ -12,7 +12,7 @@ use scriptrunner_api::{
 };
 
 use self::toy::{Toy, failed, stopped, succeeded};
-use crate::observed::{ContainerFacts, Presence, TaintFacts};
+use crate::observed::{ContainerFacts, PodConflict, Presence, TaintFacts};
 
 const HELLO: &str = "{script: x, nodeLabelSelector: {}}";
 
@@ -491,6 +491,37 @@ fn a_run_number_is_above_that_of_every_pod_there_is() {
     toy.observed.previous = None;
     toy.settle();
     assert_eq!(toy.status().run.as_ref().unwrap().number, 8);
+}
+
+#[test]
+fn a_taken_pod_name_costs_only_its_own_node_and_only_until_the_deadline() {
+    let spec = "{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 9, podStartDeadlineSeconds: 30}";
+    let mut toy = Toy::new(spec, 2);
+    toy.step();
+    let pod = crate::names::pod_name(scriptrunner_api::v1alpha1::Mode::Normal, "uid", "uid-of-n1", 1, 1);
+    toy.observed
+        .pod_conflicts
+        .insert("n1".into(), PodConflict { pod, message: "taken".into(), since: toy.now });
+    toy.step();
+    toy.step();
+    assert_eq!(
+        (toy.states(), toy.status().nodes["n1"].reason.as_str()),
+        (vec!["Pending".to_owned(), "Starting".to_owned()], "NameConflict")
+    );
+    toy.end("n2", &succeeded("hi"));
+    toy.wait_seconds(31);
+    toy.step();
+    assert_eq!(
+        (toy.states()[0].as_str(), toy.status().nodes["n1"].reason.as_str()),
+        ("Failed", "NameConflict")
+    );
+    toy.edit("{script: y, nodeLabelSelector: {}}");
+    toy.settle();
+    assert_eq!(
+        toy.states(),
+        ["Starting", "Starting"],
+        "the conflict of an older run's pod says nothing of the next"
+    );
 }
 
 #[test]
