@@ -15,6 +15,8 @@ pub mod rbac;
 pub mod reconcile;
 pub mod report;
 pub mod run;
+#[cfg(test)]
+mod scripted;
 pub mod telemetry;
 pub mod watches;
 pub mod world;

@@ -232,3 +232,6 @@ fn within_limit(context: &Context, uid: &str, run: u64, notice: Notice) -> Optio
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

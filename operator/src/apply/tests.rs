@@ -1,0 +1,277 @@
+//! What is asked of a scripted API server, and what is made of each kind of answer.
+
+use http::Method;
+use scriptrunner_core::observed::Presence;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::scripted::{Answer, Asked, Record, client, context, failure};
+
+const OWNER: Owner<'_> = Owner { namespace: "ns", name: "sr", uid: "owner" };
+
+fn pod_json(node: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": format!("srn-{node}"), "namespace": "ns",
+            "labels": {"scriptrunner.io/uid": "owner", "scriptrunner.io/node-uid": format!("uid-{node}"),
+                "scriptrunner.io/run": "1", "scriptrunner.io/attempt": "1"},
+            "annotations": {"scriptrunner.io/name": "sr", "scriptrunner.io/node": node},
+            "ownerReferences": [{"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner", "name": "sr",
+                "uid": "owner", "controller": true}]},
+        "spec": {"nodeName": node, "containers": [{"name": "runner", "image": "runner"}]},
+    })
+}
+
+/// The pod as the API server shows it.
+fn stored(mut pod: Value) -> Value {
+    pod["metadata"]["uid"] = format!("uid-of-{}", pod["metadata"]["name"].as_str().unwrap()).into();
+    pod["metadata"]["resourceVersion"] = "5".into();
+    pod
+}
+
+fn creations(nodes: &[&str]) -> Vec<Action> {
+    let creation = |node: &&str| Action::CreatePod {
+        node: (*node).to_owned(),
+        pod: Box::new(serde_json::from_value(pod_json(node)).unwrap()),
+    };
+    nodes.iter().map(creation).collect()
+}
+
+fn numbered(count: usize) -> Vec<Action> {
+    let nodes: Vec<_> = (0..count).map(|number| format!("n{number}")).collect();
+    creations(&nodes.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn config_map(script: &str) -> ConfigMap {
+    serde_json::from_value(json!({"metadata": {"name": "srs-1", "namespace": "ns", "uid": "uid-of-srs-1",
+        "labels": {"scriptrunner.io/uid": "owner"},
+        "ownerReferences": [{"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner", "name": "sr", "uid": "owner", "controller": true}]},
+        "data": {"script": script}, "immutable": true}))
+    .unwrap()
+}
+
+/// A context whose API server answers with `answer`, and what it is asked.
+fn served(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Context, Record) {
+    let (client, record) = client(answer);
+    (context(client), record)
+}
+
+/// Stores whatever is created.
+fn takes(asked: &Asked) -> Answer {
+    Answer::Says(201, stored(asked.body.clone()))
+}
+
+fn name_taken() -> Answer {
+    failure(409, "AlreadyExists", "pods \"srn-a\" already exists")
+}
+
+fn refusal(context: &Context) -> Option<String> {
+    context.world.remember("owner", |memory| memory.refusal.clone())
+}
+
+fn pods_known(context: &Context) -> Vec<String> {
+    context.world.pods().of("owner").into_iter().map(|pod| pod.node).collect()
+}
+
+#[tokio::test]
+async fn pods_are_created_in_growing_batches_and_known_at_once() {
+    let (context, record) = served(takes);
+    apply(&context, OWNER, numbered(40)).await.unwrap();
+    assert_eq!(record.all().len(), 40);
+    assert!(
+        record.all().iter().all(|it| it.method == Method::POST && it.path == "/api/v1/namespaces/ns/pods")
+    );
+    assert_eq!((pods_known(&context).len(), refusal(&context)), (40, None));
+}
+
+#[tokio::test]
+async fn a_pod_that_a_former_process_made_is_adopted() {
+    let (context, record) = served(|asked| match asked.method {
+        Method::POST => name_taken(),
+        _ => Answer::Says(200, stored(pod_json("a"))),
+    });
+    apply(&context, OWNER, creations(&["a"])).await.unwrap();
+    assert_eq!(record.brief(), ["POST pods", "GET srn-a"]);
+    assert_eq!(pods_known(&context), ["a"]);
+    context.world.remember("owner", |memory| assert!(memory.pod_conflicts.is_empty()));
+}
+
+#[tokio::test]
+async fn a_strangers_pod_holds_up_its_node_only() {
+    let (context, record) = served(|asked| match asked.method {
+        Method::POST if asked.body["metadata"]["name"] == "srn-a" => name_taken(),
+        Method::POST => takes(asked),
+        _ => {
+            let mut strangers = stored(pod_json("a"));
+            strangers["spec"]["containers"][0]["image"] = "evil".into();
+            Answer::Says(200, strangers)
+        }
+    });
+    apply(&context, OWNER, creations(&["a", "b", "c"])).await.unwrap();
+    assert_eq!(record.all().len(), 4);
+    assert_eq!((pods_known(&context), refusal(&context)), (vec!["b".to_owned(), "c".to_owned()], None));
+    let first = context.world.remember("owner", |memory| memory.pod_conflicts["a"].clone());
+    assert_eq!(
+        first.message,
+        "pod \"srn-a\" is not ours (spec.containers[0].image differs); delete it, the operator makes it again"
+    );
+    apply(&context, OWNER, creations(&["a"])).await.unwrap();
+    let again = context.world.remember("owner", |memory| memory.pod_conflicts["a"].clone());
+    assert_eq!(again, first, "the time of the first conflict counts");
+}
+
+#[tokio::test]
+async fn a_conflict_is_over_when_the_pod_can_be_made() {
+    let (context, _) = served(takes);
+    let conflict =
+        PodConflict { pod: "srn-a".to_owned(), message: "taken".to_owned(), since: Context::now() };
+    context.world.remember("owner", |memory| memory.pod_conflicts.insert("a".to_owned(), conflict));
+    apply(&context, OWNER, creations(&["a"])).await.unwrap();
+    context.world.remember("owner", |memory| assert!(memory.pod_conflicts.is_empty()));
+}
+
+#[tokio::test]
+async fn a_refusal_is_met_by_one_request_and_remembered() {
+    for (code, reason) in [
+        (400, "BadRequest"),
+        (403, "Forbidden"),
+        (404, "NotFound"),
+        (413, "RequestEntityTooLarge"),
+        (422, "Invalid"),
+        (429, "TooManyRequests"),
+    ] {
+        let (context, record) = served(move |_| failure(code, reason, "exceeded quota: pods=10"));
+        apply(&context, OWNER, numbered(10)).await.unwrap();
+        assert_eq!(record.all().len(), 1, "{code}");
+        assert_eq!(refusal(&context).as_deref(), Some("exceeded quota: pods=10"), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_in_the_middle_ends_with_its_batch() {
+    let (context, record) = served(|asked| match asked.body["metadata"]["name"].as_str() {
+        Some("srn-n1") => failure(403, "Forbidden", "exceeded quota"),
+        _ => takes(asked),
+    });
+    apply(&context, OWNER, numbered(10)).await.unwrap();
+    assert_eq!(record.all().len(), 3, "batches of one and of two");
+    assert_eq!((pods_known(&context).len(), refusal(&context).as_deref()), (2, Some("exceeded quota")));
+    let (context, _) = served(takes);
+    context.world.remember("owner", |memory| memory.refusal = Some("exceeded quota".to_owned()));
+    apply(&context, OWNER, numbered(1)).await.unwrap();
+    assert_eq!(refusal(&context), None, "forgotten with the first pod that is accepted");
+}
+
+#[tokio::test]
+async fn a_refusal_is_forgotten_when_nothing_is_to_be_made() {
+    let (context, record) = served(takes);
+    context.world.remember("owner", |memory| {
+        (memory.refusal, memory.config_map_conflict) = (Some("no".to_owned()), Some("no".to_owned()));
+    });
+    apply(&context, OWNER, Vec::new()).await.unwrap();
+    assert_eq!((refusal(&context), record.all().len()), (None, 0));
+    context.world.remember("owner", |memory| assert_eq!(memory.config_map_conflict, None));
+}
+
+#[tokio::test]
+async fn a_failing_server_is_an_error_and_no_refusal() {
+    for (code, reason) in
+        [(500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout"), (401, "Unauthorized")]
+    {
+        let (context, record) = served(move |_| failure(code, reason, "etcd is away"));
+        let error = apply(&context, OWNER, numbered(10)).await.unwrap_err();
+        assert!(matches!(error, Error::Call { doing: "create a pod", .. }), "{error}");
+        assert_eq!((record.all().len(), refusal(&context)), (1, None), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_an_error() {
+    let (context, _) = served(|_| Answer::Hangs);
+    let error = apply(&context, OWNER, numbered(1)).await.unwrap_err();
+    assert!(matches!(error, Error::AwaitAnswer { doing: "create a pod", .. }), "{error}");
+}
+
+fn deletion() -> Vec<Action> {
+    vec![Action::DeletePod { name: "srn-a".to_owned(), uid: "uid-of-srn-a".to_owned(), why: "surplus" }]
+}
+
+/// A context that knows of the pod of node `a`.
+fn knowing(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Context, Record) {
+    let (context, record) = served(answer);
+    learn_pod(&context, &serde_json::from_value(stored(pod_json("a"))).unwrap());
+    (context, record)
+}
+
+#[tokio::test]
+async fn a_deletion_is_for_one_uid_only() {
+    let (context, record) = knowing(|_| Answer::Says(200, stored(pod_json("a"))));
+    apply(&context, OWNER, deletion()).await.unwrap();
+    assert_eq!(record.brief(), ["DELETE srn-a"]);
+    assert_eq!(record.all()[0].body["preconditions"], json!({"uid": "uid-of-srn-a"}));
+    let pod = context.world.pods().of("owner").remove(0);
+    assert_eq!((pod.deleting, pod.presence), (true, Presence::Present), "it ends in its own time");
+}
+
+#[tokio::test]
+async fn what_is_not_there_any_more_is_deleted() {
+    for (code, reason) in [(404, "NotFound"), (409, "Conflict")] {
+        let (context, _) = knowing(move |_| failure(code, reason, "the UID in the precondition"));
+        apply(&context, OWNER, deletion()).await.unwrap();
+        assert_eq!(context.world.pods().of("owner")[0].presence, Presence::Gone, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_fails_is_an_error_and_nothing_is_made() {
+    let (context, record) = knowing(|_| failure(500, "InternalError", "etcd is away"));
+    let actions = creations(&["b"]).into_iter().chain(deletion()).collect();
+    apply(&context, OWNER, actions).await.unwrap_err();
+    assert_eq!(record.brief(), ["DELETE srn-a"], "deletions come first: they make room");
+    let pod = context.world.pods().of("owner").remove(0);
+    assert_eq!((pod.deleting, pod.presence), (false, Presence::Present));
+}
+
+#[tokio::test]
+async fn a_config_map_is_made_or_adopted_or_in_the_way() {
+    let create = || vec![Action::CreateConfigMap(Box::new(config_map("a")))];
+    let conflict =
+        |context: &Context| context.world.remember("owner", |memory| memory.config_map_conflict.clone());
+    let (context, record) = served(|asked| Answer::Says(201, asked.body.clone()));
+    apply(&context, OWNER, create()).await.unwrap();
+    assert_eq!(record.brief(), ["POST configmaps"]);
+    assert!(context.world.config_maps()["owner"].contains_key("srs-1"));
+
+    for (script, known) in [("a", true), ("b", false)] {
+        let (context, record) = served(move |asked| match asked.method {
+            Method::POST => failure(409, "AlreadyExists", "exists"),
+            _ => Answer::Says(200, serde_json::to_value(config_map(script)).unwrap()),
+        });
+        apply(&context, OWNER, create()).await.unwrap();
+        assert_eq!(record.brief(), ["POST configmaps", "GET srs-1"]);
+        assert_eq!(context.world.config_maps().contains_key("owner"), known);
+        let message = "ConfigMap \"srs-1\" is not what the run needs (data differs); delete it, the operator makes it again";
+        assert_eq!(conflict(&context), (!known).then(|| message.to_owned()));
+    }
+
+    let (context, _) = served(|_| failure(403, "Forbidden", "exceeded quota"));
+    apply(&context, OWNER, create()).await.unwrap();
+    assert_eq!((refusal(&context).as_deref(), conflict(&context)), (Some("exceeded quota"), None));
+}
+
+#[tokio::test]
+async fn a_config_map_is_deleted_by_its_uid_and_forgotten() {
+    for answer in [200, 404, 409] {
+        let (context, record) = served(move |_| match answer {
+            200 => Answer::Says(200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})),
+            404 => failure(404, "NotFound", "gone"),
+            _ => failure(409, "Conflict", "another UID"),
+        });
+        learn_config_map(&context, &config_map("a"));
+        let delete = Action::DeleteConfigMap { name: "srs-1".to_owned(), uid: "uid-of-srs-1".to_owned() };
+        apply(&context, OWNER, vec![delete]).await.unwrap();
+        assert_eq!(record.all()[0].body["preconditions"], json!({"uid": "uid-of-srs-1"}));
+        assert!(context.world.config_maps()["owner"].is_empty());
+    }
+}
