@@ -1,9 +1,9 @@
 //! Every end of a pod, and the reason that the status gives for it.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
     ResourceExt,
-    api::{DeleteParams, LogParams},
+    api::{DeleteParams, LogParams, PostParams},
 };
 use scriptrunner_api::digest::sha256_hex;
 use scriptrunner_testcluster::wait;
@@ -141,6 +141,35 @@ async fn a_killed_runner_is_told_apart() {
         let object = subject.until_failed().await;
         assert_eq!(state(&object, &node), ("Unknown", "RunnerKilled"));
         assert_eq!((entry(&object, &node).executions, entry(&object, &node).attempts), (1, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_be_made_is_waited_for_and_then_told() {
+    beside_others("ends::not_made", &[], async |stage| {
+        let node = stage.some_node();
+        let borrowed = json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "later", "key": "key"}}}]);
+        let spec =
+            json!({"nodeNames": [node], "interpreter": ["bash"], "script": "echo $A", "env": borrowed});
+        let patient = stage.submit("patient", spec.clone()).await;
+        let mut hasty = spec;
+        hasty["podStartDeadlineSeconds"] = 10.into();
+        let hasty = stage.submit("hasty", hasty).await.until_failed().await;
+        assert_eq!(state(&hasty, &node), ("Failed", "ContainerNotStarted"));
+        assert!(
+            entry(&hasty, &node).message.contains("\"later\" not found"),
+            "{}",
+            entry(&hasty, &node).message
+        );
+        assert_eq!(entry(&hasty, &node).executions, 0);
+
+        let secret = json!({"metadata": {"name": "later"}, "stringData": {"key": "came"}});
+        let secrets = stage.api::<Secret>();
+        secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+        let object = patient.until_complete().await;
+        assert_eq!(newest(&object, &node).stdout, "came\n");
+        assert_eq!(entry(&object, &node).attempts, 1);
     })
     .await;
 }

@@ -43,7 +43,7 @@ async fn a_script_that_ignores_sigterm_meets_its_deadline() {
         let newest = newest(&object, &node);
         assert_eq!((newest.signal, newest.stdout.as_str()), (Some(9), "begun\n"));
         let millis = newest.duration_millis.unwrap();
-        assert!((2000..10_000).contains(&millis), "{millis}");
+        assert!((2000..30_000).contains(&millis), "{millis}");
     })
     .await;
 }

@@ -125,7 +125,12 @@ pub(crate) fn node_of(pod: &Pod) -> String {
     marks.and_then(|marks| marks.get(labels::NODE)).cloned().unwrap_or_default()
 }
 
+/// Whether the pod's container has ended; the kubelet calls the pod itself ended a little later.
 fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    let Some(status) = &pod.status else { return false };
+    let containers = status.container_statuses.as_deref().unwrap_or_default();
+    let has_terminated = containers
+        .iter()
+        .any(|container| container.state.as_ref().is_some_and(|state| state.terminated.is_some()));
+    has_terminated || matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }

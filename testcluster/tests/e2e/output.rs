@@ -1,6 +1,9 @@
 //! Scripts and outputs that are hard to carry: every byte of a script, and floods, binary and control characters from it.
 
-use scriptrunner_api::{digest::sha256_hex, v1alpha1::ScriptRunner};
+use scriptrunner_api::{
+    digest::{hex, sha256_hex},
+    v1alpha1::ScriptRunner,
+};
 use serde_json::json;
 
 use crate::{
@@ -46,10 +49,10 @@ async fn arguments_and_variables_arrive_byte_for_byte() {
             "env": [{"name": "ODD", "value": odd}],
             "script": "import os, sys\nprint('|'.join(os.fsencode(s).hex() for s in (*sys.argv[1:], os.environ['ODD'])), end='')"});
         let object = stage.submit("subject", spec).await.until_complete().await;
-        let bytes = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let bytes = |text: &str| hex(text.as_bytes());
         let said = &newest(&object, &node).stdout;
-        let hex = format!("{}|{}|{}", bytes(odd), bytes("$(ODD)"), bytes(&odd.replace("$$", "$")));
-        assert_eq!(*said, hex);
+        let expected = [bytes(odd), bytes("$(ODD)"), bytes(&odd.replace("$$", "$"))].join("|");
+        assert_eq!(*said, expected);
     })
     .await;
 }

@@ -70,12 +70,13 @@ fn assert_whole(stage: &Stage, object: &ScriptRunner) {
 fn every_sample_has_its_test() {
     let found: BTreeSet<String> = fs::read_dir(folder())
         .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".yaml"))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     let tested =
         ["bash", "failing", "hello", "host-file-system", "node-selector", "pip", "privileged", "repeat"];
-    assert_eq!(found, tested.map(|name| format!("{name}.yaml")).into());
+    assert_eq!(found, tested.map(str::to_owned).into());
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
-//! Nodes that are tainted, cordoned, cut off, killed, or forgotten by Kubernetes.
+//! Nodes that are tainted, cordoned, full, cut off, killed, or forgotten by Kubernetes.
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
+use scriptrunner_api::v1alpha1::ScriptRunner;
 use scriptrunner_testcluster::wait;
 use serde_json::{Value, json};
 
@@ -65,7 +66,7 @@ async fn a_tainted_node_is_left_out_until_the_taint_goes() {
     .await;
 }
 
-fn status_is(object: &scriptrunner_api::v1alpha1::ScriptRunner, succeeded: u32, skipped: u32) -> bool {
+fn status_is(object: &ScriptRunner, succeeded: u32, skipped: u32) -> bool {
     object.status.as_ref().is_some_and(|it| (it.succeeded, it.skipped) == (succeeded, skipped))
 }
 
@@ -88,14 +89,56 @@ async fn a_cordoned_node_is_run() {
 }
 
 #[tokio::test]
+async fn a_pod_that_the_kubelet_refuses_is_placed_by_the_scheduler_when_there_is_room() {
+    alone("nodes::full", &[], async |stage| {
+        let node = victim(&stage).await;
+        let found = nodes(&stage).get(&node).await.unwrap();
+        let memory = found.status.unwrap().allocatable.unwrap()["memory"].0.clone();
+        let kibibytes: u64 = memory.strip_suffix("Ki").unwrap().parse().unwrap();
+        // Leaves less than a runner asks for.
+        let request = json!({"memory": format!("{}Ki", kibibytes - 128 * 1024)});
+        let filler = json!({"metadata": {"name": "filler"}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "filler", "image": "localhost/scriptrunner/pause:1", "resources": {"requests": request}}]}});
+        let pods = stage.api::<Pod>();
+        pods.create(&PostParams::default(), &serde_json::from_value(filler).unwrap()).await.unwrap();
+        wait::until("the node to be full", PATIENCE, async |seen| {
+            let status = pods.get("filler").await?.status.unwrap_or_default();
+            seen.note(format!("{:?} {:?}", status.phase, status.message));
+            Ok::<_, kube::Error>((status.phase.as_deref() == Some("Running")).then_some(()))
+        })
+        .await
+        .unwrap();
+        let subject = stage.submit("subject", json!({"nodeNames": [node], "script": "print(1)"})).await;
+        let object = subject
+            .until("the second attempt", |object| entry_is(object, &node, "Starting", 2))
+            .await;
+        assert_eq!(status(&object).active, 1);
+        pods.delete("filler", &DeleteParams::default()).await.unwrap();
+        let object = subject.until_complete().await;
+        assert_eq!((entry(&object, &node).attempts, entry(&object, &node).executions), (2, 1));
+    })
+    .await;
+}
+
+fn entry_is(object: &ScriptRunner, node: &str, expected: &str, attempts: u32) -> bool {
+    state(object, node).0 == expected && entry(object, node).attempts == attempts
+}
+
+#[tokio::test]
 async fn a_node_that_is_cut_off_is_waited_for_and_then_given_up() {
     alone("nodes::cut", &[], async |stage| {
         let node = victim(&stage).await;
+        let journal = stage.journal().await;
+        // Ends while nobody can see it.
+        let unseen = json!({"nodeNames": [node], "interpreter": ["bash"], "script": "sleep 5; echo unseen"});
+        let unseen = stage.submit("unseen", unseen).await;
+        unseen.until("Running", |object| state(object, &node).0 == "Running").await;
         stage.cluster.cut(&node).unwrap();
         until_ready(&stage, &node, false).await;
+        assert_eq!(state(&unseen.get().await, &node), ("Running", ""));
         let patient = json!({"nodeLabelSelector": {}, "script": "print(1)"});
         let patient = stage.submit("patient", patient).await;
-        let hasty = json!({"nodeLabelSelector": {}, "script": "print(1)", "podStartDeadlineSeconds": 3});
+        let hasty = json!({"nodeLabelSelector": {}, "script": "print(1)", "podStartDeadlineSeconds": 10});
         let hasty = stage.submit("hasty", hasty).await;
         let given_up = hasty.until_failed().await;
         let waits = patient.until("the others are done", |object| status_is(object, 2, 0)).await;
@@ -109,6 +152,9 @@ async fn a_node_that_is_cut_off_is_waited_for_and_then_given_up() {
             let object = subject.until("the node is done", |object| status_is(object, 3, 0)).await;
             assert_eq!((run_number(&object), entry(&object, &node).attempts), (1, 1));
         }
+        let object = unseen.until_complete().await;
+        assert_eq!(newest(&object, &node).stdout, "unseen\n");
+        assert_eq!(journal.pods(), 1 + 3 + 3);
     })
     .await;
 }
@@ -165,7 +211,8 @@ async fn a_node_with_another_uid_is_another_node() {
         assert_eq!(state(&gone, &node), ("Unknown", "NodeGone"));
         assert!(entry(&gone, &node).gone_time.is_some());
         assert_ne!(nodes(&stage).get(&node).await.unwrap().uid(), uid);
-        let object = subject.until_complete().await;
+        // What the old node left stays Failed until the operator sees the new one.
+        let object = subject.until("the new node done", |object| status_is(object, 1, 0)).await;
         assert_eq!(newest(&object, &node).stdout, "second\n");
         assert_ne!(entry(&object, &node).node_id, entry(&before, &node).node_id);
         assert_eq!((run_number(&object), entry(&object, &node).executions), (1, 1));

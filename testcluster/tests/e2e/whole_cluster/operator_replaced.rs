@@ -59,7 +59,7 @@ async fn an_image_that_cannot_be_pulled_is_told() {
         // Port 1 of the node itself: refused at once, without any network.
         let image = "127.0.0.1:1/none/runner:0";
         operator::with_flag(&stage.client, "runner-image", image, async || {
-            let spec = json!({"nodeNames": [node], "script": "print(1)", "podStartDeadlineSeconds": 8});
+            let spec = json!({"nodeNames": [node], "script": "print(1)", "podStartDeadlineSeconds": 10});
             let object = stage.submit("subject", spec).await.until_failed().await;
             assert_eq!(state(&object, &node), ("Failed", "ImagePullFailed"));
             let told = &entry(&object, &node).message;
