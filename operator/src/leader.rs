@@ -219,3 +219,6 @@ where
         Box::pin(async move { answer.await.map_err(Into::into) })
     }
 }
+
+#[cfg(test)]
+mod tests;
