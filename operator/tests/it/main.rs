@@ -9,5 +9,6 @@ mod modes;
 mod namespaces;
 mod people;
 mod policies;
+mod rbac;
 mod specs;
 mod status;

@@ -1,0 +1,275 @@
+//! The operator's account with nothing but the generated roles, on the real API server: each thing on the list can be done,
+//! nothing else can.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use http::Method;
+use kube::Client;
+use scriptrunner_operator::{
+    manifests::{NAMESPACE, operator_user},
+    rbac::{CLUSTER, CRD_NAME, OWN_NAMESPACE, Rule},
+};
+use scriptrunner_testcluster::{Error, namespace::in_namespace};
+use serde_json::{Value, json};
+
+use crate::cluster::{acting_as, admin, refusal, send};
+
+const JSON: &str = "application/json";
+const MERGE: &str = "application/merge-patch+json";
+
+async fn operator() -> Client {
+    acting_as(&operator_user(), &["system:serviceaccounts", &format!("system:serviceaccounts:{NAMESPACE}")])
+        .await
+}
+
+/// An object of a resource, as small as the API server takes it.
+fn object(resource: &str, namespace: &str, name: &str) -> Value {
+    let metadata = json!({"name": name});
+    let typed = |version: &str, kind: &str| json!({"apiVersion": version, "kind": kind, "metadata": metadata.clone()});
+    match resource {
+        "scriptrunners" => {
+            let mut object = typed("scriptrunner.io/v1alpha1", "ScriptRunner");
+            object["spec"] = json!({"script": "true", "nodeNames": ["nobody"]});
+            object
+        }
+        "pods" => {
+            let mut pod = typed("v1", "Pod");
+            pod["spec"] = json!({"schedulingGates": [{"name": "testcluster/never"}],
+                "containers": [{"name": "c", "image": "none.invalid/x"}]});
+            pod
+        }
+        "configmaps" => typed("v1", "ConfigMap"),
+        "events" => {
+            let mut event = typed("events.k8s.io/v1", "Event");
+            for (key, value) in [
+                ("reason", "Test"),
+                ("action", "Test"),
+                ("type", "Normal"),
+                ("note", "a test"),
+                ("reportingController", "scriptrunner.io/test"),
+                ("reportingInstance", "test"),
+                ("eventTime", "2026-01-01T00:00:00.000000Z"),
+            ] {
+                event[key] = value.into();
+            }
+            event["regarding"] =
+                json!({"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": "x"});
+            event
+        }
+        "leases" => typed("coordination.k8s.io/v1", "Lease"),
+        other => panic!("no object of {other}"),
+    }
+}
+
+/// Where a resource is served; an empty namespace means all of them.
+fn path(rule: &Rule, namespace: &str) -> String {
+    let version = match rule.group {
+        "" => "api/v1".to_owned(),
+        "scriptrunner.io" => format!("apis/{}/v1alpha1", rule.group),
+        group => format!("apis/{group}/v1"),
+    };
+    let plural = rule.resource.split('/').next().unwrap();
+    let namespaced = !["nodes", "namespaces", "customresourcedefinitions"].contains(&plural);
+    let scope =
+        if namespaced && !namespace.is_empty() { format!("namespaces/{namespace}/") } else { String::new() };
+    format!("/{version}/{scope}{plural}")
+}
+
+/// Does one thing of the list, as a dry run where it writes. An object called `it` is there.
+async fn perform(client: &Client, rule: &Rule, verb: &str, namespace: &str) -> kube::Result<()> {
+    let name = rule.names.first().copied().unwrap_or("it");
+    let (one, all) = (format!("{}/{name}", path(rule, namespace)), path(rule, ""));
+    let subresource = rule.resource.split_once('/').map_or_else(String::new, |(_, sub)| format!("/{sub}"));
+    match verb {
+        "get" => send(client, Method::GET, &one, JSON, &Value::Null).await.map(drop),
+        "list" => send(client, Method::GET, &format!("{all}?limit=1"), JSON, &Value::Null).await.map(drop),
+        "watch" => {
+            let path = format!("{all}?watch=true&timeoutSeconds=1");
+            client.request_text(http::Request::get(path).body(Vec::new()).unwrap()).await.map(drop)
+        }
+        "create" => {
+            let path = format!("{}?dryRun=All", path(rule, namespace));
+            send(client, Method::POST, &path, JSON, &object(rule.resource, namespace, "new")).await.map(drop)
+        }
+        "update" => {
+            let mut found = send(client, Method::GET, &one, JSON, &Value::Null).await?;
+            found["spec"] = json!({"holderIdentity": "me"});
+            send(client, Method::PUT, &format!("{one}?dryRun=All"), JSON, &found).await.map(drop)
+        }
+        "patch" => {
+            let patch = json!({"status": {"progress": "0/0"}, "metadata": {"labels": {"a": "b"}}});
+            send(client, Method::PATCH, &format!("{one}{subresource}?dryRun=All"), MERGE, &patch)
+                .await
+                .map(drop)
+        }
+        "delete" => {
+            send(client, Method::DELETE, &format!("{one}?dryRun=All"), JSON, &Value::Null).await.map(drop)
+        }
+        other => panic!("no request for {other}"),
+    }
+}
+
+/// Makes `it`, an object of the rule's resource.
+async fn make(client: &Client, rule: &Rule, namespace: &str) {
+    let object = object(rule.resource, namespace, "it");
+    let answer = send(client, Method::POST, &path(rule, namespace), JSON, &object).await;
+    if let Some((code, _, message)) = refusal(&answer) {
+        assert_eq!(code, 409, "{message}");
+    }
+}
+
+#[tokio::test]
+async fn everything_on_the_list_can_be_done() {
+    let client = admin().await;
+    in_namespace(&client, "rbac-can", &[], async |namespace| {
+        let operator = operator().await;
+        let made = ["scriptrunners", "pods", "configmaps", "events"];
+        for rule in CLUSTER.iter().filter(|rule| made.contains(&rule.resource)) {
+            make(&client, rule, &namespace).await;
+        }
+        for rule in OWN_NAMESPACE {
+            make(&client, rule, NAMESPACE).await;
+        }
+        let of = |rules: &'static [Rule], namespace: &str| -> Vec<(&Rule, &str, String)> {
+            let things = |rule: &'static Rule| rule.verbs.iter().map(move |verb| (rule, *verb));
+            rules.iter().flat_map(things).map(|(rule, verb)| (rule, verb, namespace.to_owned())).collect()
+        };
+        let things = [of(CLUSTER, &namespace), of(OWN_NAMESPACE, NAMESPACE)].concat();
+        let answers = join_all(things.iter().map(async |(rule, verb, namespace)| {
+            let answer = perform(&operator, rule, verb, namespace).await;
+            answer.err().map(|error| format!("{verb} {}: {error}", rule.resource))
+        }));
+        let failed: Vec<_> = answers.await.into_iter().flatten().collect();
+        let lease = path(&OWN_NAMESPACE[0], NAMESPACE) + "/it";
+        send(&client, Method::DELETE, &lease, JSON, &Value::Null).await.unwrap();
+        assert_eq!(failed, Vec::<String>::new());
+        Ok::<_, Error>(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_on_the_list_is_refused() {
+    let client = admin().await;
+    in_namespace(&client, "rbac-cannot", &[], async |namespace| {
+        let operator = operator().await;
+        let core = format!("/api/v1/namespaces/{namespace}");
+        let own = format!("/api/v1/namespaces/{NAMESPACE}");
+        let runners = format!("/apis/scriptrunner.io/v1alpha1/namespaces/{namespace}/scriptrunners");
+        let rbac = "/apis/rbac.authorization.k8s.io/v1";
+        let admission = "/apis/admissionregistration.k8s.io/v1";
+        let definition = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD_NAME}");
+        let (get, post, put, patch, delete) = (Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE);
+        for (method, path) in [
+            (&get, format!("{core}/secrets/it")),
+            (&get, "/api/v1/secrets".to_owned()),
+            (&get, format!("{own}/secrets")),
+            (&get, format!("{core}/pods/it/exec?command=id")),
+            (&post, format!("{core}/pods/it/exec?command=id")),
+            (&get, format!("{core}/pods/it/log")),
+            (&post, format!("{core}/pods/it/attach")),
+            (&post, format!("{core}/pods/it/portforward")),
+            (&post, format!("{core}/pods/it/eviction")),
+            (&post, format!("{core}/pods/it/binding")),
+            (&patch, format!("{core}/pods/it")),
+            (&put, format!("{core}/pods/it")),
+            (&patch, format!("{core}/pods/it/status")),
+            (&patch, format!("{core}/pods/it/ephemeralcontainers")),
+            (&delete, format!("{core}/pods")),
+            (&patch, format!("{core}/configmaps/it")),
+            (&put, format!("{core}/configmaps/it")),
+            (&delete, format!("{core}/configmaps")),
+            (&post, runners.clone()),
+            (&patch, format!("{runners}/it")),
+            (&put, format!("{runners}/it")),
+            (&delete, format!("{runners}/it")),
+            (&put, format!("{runners}/it/status")),
+            (&patch, "/api/v1/nodes/it".to_owned()),
+            (&get, "/api/v1/nodes/it/proxy".to_owned()),
+            (&patch, format!("/api/v1/namespaces/{namespace}")),
+            (&post, "/api/v1/namespaces".to_owned()),
+            (&post, format!("{own}/serviceaccounts/scriptrunner-operator/token")),
+            (&post, format!("{core}/serviceaccounts/default/token")),
+            (&post, format!("/apis/apps/v1/namespaces/{namespace}/daemonsets")),
+            (&get, "/apis/events.k8s.io/v1/events".to_owned()),
+            (&get, format!("{admission}/validatingadmissionpolicies")),
+            (&get, format!("{admission}/validatingadmissionpolicybindings")),
+            (&delete, format!("{admission}/validatingadmissionpolicies/scriptrunner-spec")),
+            (&delete, format!("{admission}/validatingadmissionpolicybindings/scriptrunner-spec")),
+            (&post, format!("{admission}/mutatingwebhookconfigurations")),
+            (&post, format!("{rbac}/clusterrolebindings")),
+            (&post, format!("{rbac}/namespaces/{namespace}/rolebindings")),
+            (&patch, format!("{rbac}/clusterroles/scriptrunner-operator")),
+            (&patch, definition.clone()),
+            (&get, definition.replace(CRD_NAME, "")),
+            (&get, definition.replace(CRD_NAME, "others.example.org")),
+            (&get, format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/it")),
+            (&post, "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases".to_owned()),
+            (&delete, format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/it")),
+        ] {
+            let body = if method == get || method == delete { Value::Null } else { json!({}) };
+            let content_type = if method == patch { MERGE } else { JSON };
+            let path = format!("{path}{}dryRun=All", if path.contains('?') { "&" } else { "?" });
+            let answer = send(&operator, method.clone(), &path, content_type, &body).await;
+            // Named with the account: a refusal by anything but RBAC would not prove that RBAC refuses.
+            let refused = matches!(refusal(&answer), Some((403, "Forbidden", message)) if message.contains(&operator_user()) && message.contains(" cannot "));
+            assert!(refused, "{method} {path}: {answer:?}");
+        }
+        Ok::<_, Error>(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Rights in the form `verb group/resource/name`.
+fn rights(rule: &Value) -> BTreeSet<String> {
+    let list = |key: &str| -> Vec<String> {
+        let list = rule[key].as_array().cloned().unwrap_or_default();
+        list.iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+    };
+    let mut names = list("resourceNames");
+    if names.is_empty() {
+        names.push(String::new());
+    }
+    let mut rights = BTreeSet::new();
+    for verb in list("verbs") {
+        for group in list("apiGroups") {
+            for resource in list("resources") {
+                rights.extend(names.iter().map(|name| format!("{verb} {group}/{resource}/{name}")));
+            }
+        }
+    }
+    rights
+}
+
+#[tokio::test]
+async fn the_account_has_exactly_the_rights_of_the_list() {
+    let client = admin().await;
+    in_namespace(&client, "rbac-exact", &[], async |namespace| {
+        let operator = operator().await;
+        let listed = |rules: &[Rule]| -> BTreeSet<String> {
+            rules.iter().flat_map(|rule| rights(&serde_json::to_value(rule.policy_rule()).unwrap())).collect()
+        };
+        let everywhere = listed(CLUSTER);
+        let own = everywhere.union(&listed(OWN_NAMESPACE)).cloned().collect();
+        for (namespace, expected) in [(namespace.as_str(), everywhere), (NAMESPACE, own)] {
+            let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace}});
+            let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+            let answer = send(&operator, Method::POST, path, JSON, &review).await.unwrap();
+            let found: BTreeSet<String> = answer["status"]["resourceRules"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(rights)
+                // What every user may ask about himself.
+                .filter(|right| !right.starts_with("create authorization.k8s.io/selfsubject") && !right.starts_with("create authentication.k8s.io/selfsubject"))
+                .collect();
+            assert_eq!(found, expected, "in {namespace}");
+        }
+        Ok::<_, Error>(())
+    })
+    .await
+    .unwrap();
+}
