@@ -49,6 +49,18 @@ pub struct RunArgs {
     /// Bytes per second of status writes, over all objects, counting whole objects as written.
     #[arg(long, env = "SCRIPTRUNNER_STATUS_BYTES_PER_SECOND", default_value_t = 512 * 1024)]
     status_bytes_per_second: u32,
+    /// An object's status is written at most once in this many seconds.
+    #[arg(long, env = "SCRIPTRUNNER_STATUS_INTERVAL_SECONDS", default_value_t = 1)]
+    status_interval_seconds: u32,
+    /// A change of states without a result waits this many seconds for company.
+    #[arg(long, env = "SCRIPTRUNNER_STATE_INTERVAL_SECONDS", default_value_t = 10)]
+    state_interval_seconds: u32,
+    /// Seconds between tries while the state of the cluster (quota, policies) refuses pods.
+    #[arg(long, env = "SCRIPTRUNNER_REFUSAL_RETRY_SECONDS", default_value_t = 15)]
+    refusal_retry_seconds: u32,
+    /// Longest pause after failures of the API server in a row, in seconds; the first is one second, and each doubles.
+    #[arg(long, env = "SCRIPTRUNNER_LONGEST_BACKOFF_SECONDS", default_value_t = 300)]
+    longest_backoff_seconds: u32,
     /// How long the Lease is valid after its last renewal, in seconds, at least 15.
     #[arg(long, env = "SCRIPTRUNNER_LEASE_SECONDS", default_value_t = 30)]
     lease_seconds: u32,
@@ -82,12 +94,27 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Bytes per second of status writes over all objects.
     pub status_bytes_per_second: u32,
+    /// How often and how soon things are done.
+    pub timers: Timers,
     /// How long the Lease is valid after its last renewal.
     pub lease: Duration,
     /// Longest time of one API request.
     pub request_timeout: Duration,
     /// Form of the log.
     pub log_format: LogFormat,
+}
+
+/// How often and how soon things are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// An object's status is written at most this often.
+    pub status_interval: Duration,
+    /// Changes of state without a result wait this long for company.
+    pub state_interval: Duration,
+    /// Pause between tries while the state of the cluster refuses pods. A change of the namespace tries at once.
+    pub refusal_retry: Duration,
+    /// Longest pause after failures of the API server.
+    pub longest_backoff: Duration,
 }
 
 impl RunArgs {
@@ -102,6 +129,10 @@ impl RunArgs {
             default_ephemeral_storage,
             handover_seconds,
             status_bytes_per_second,
+            status_interval_seconds,
+            state_interval_seconds,
+            refusal_retry_seconds,
+            longest_backoff_seconds,
             lease_seconds,
             request_timeout_seconds,
             log_format,
@@ -131,9 +162,20 @@ impl RunArgs {
             identity: pod_name,
             listen,
             status_bytes_per_second,
+            timers: Timers {
+                status_interval: seconds("--status-interval-seconds", status_interval_seconds)?,
+                state_interval: seconds("--state-interval-seconds", state_interval_seconds)?,
+                refusal_retry: seconds("--refusal-retry-seconds", refusal_retry_seconds)?,
+                longest_backoff: seconds("--longest-backoff-seconds", longest_backoff_seconds)?,
+            },
             lease: Duration::from_secs(u64::from(lease_seconds)),
             request_timeout: Duration::from_secs(u64::from(request_timeout_seconds)),
             log_format,
         })
     }
+}
+
+fn seconds(flag: &str, number: u32) -> anyhow::Result<Duration> {
+    ensure!(number > 0, "{flag} is 0; it must be at least 1");
+    Ok(Duration::from_secs(u64::from(number)))
 }

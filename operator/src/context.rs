@@ -98,6 +98,6 @@ mod tests {
         let wait = bucket.take(1, start).unwrap_err();
         assert!(wait > Duration::from_secs(1) && wait < Duration::from_millis(1_010), "{wait:?}");
         assert_eq!(bucket.take(1, start + wait), Ok(()));
-        assert_eq!(bucket.take(2_000, start + Duration::from_secs(60)), Ok(()), "and fills up again");
+        assert_eq!(bucket.take(2_000, start + Duration::from_mins(1)), Ok(()), "and fills up again");
     }
 }

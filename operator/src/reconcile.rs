@@ -24,10 +24,6 @@ use crate::{
 
 /// Rounds of one reconcile: a write that makes further actions possible is followed by them at once.
 const MOST_ROUNDS: usize = 8;
-/// Pause between tries while the cluster's state refuses pods. A change of the namespace tries at once.
-const REFUSAL_PAUSE: Duration = Duration::from_secs(15);
-/// Longest pause after failures of the API server.
-const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// Brings one object a step further.
 pub async fn reconcile(
@@ -103,9 +99,9 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
         Reported::Gone => Ok(Round::Rest(Action::await_change())),
         Reported::Same => {
             prune(context, &sight);
-            Ok(Round::Rest(look_again(&sight, planned.next, None, now)))
+            Ok(Round::Rest(look_again(context, &sight, planned.next, None, now)))
         }
-        Reported::Later(wait) => Ok(Round::Rest(look_again(&sight, planned.next, Some(wait), now))),
+        Reported::Later(wait) => Ok(Round::Rest(look_again(context, &sight, planned.next, Some(wait), now))),
     }
 }
 
@@ -117,7 +113,13 @@ fn is_in_conflict(status: &ScriptRunnerStatus, node: &str) -> bool {
 }
 
 /// When to look again if nothing happens.
-fn look_again(sight: &Sight, next: Option<Timestamp>, wait: Option<Duration>, now: Timestamp) -> Action {
+fn look_again(
+    context: &Context,
+    sight: &Sight,
+    next: Option<Timestamp>,
+    wait: Option<Duration>,
+    now: Timestamp,
+) -> Action {
     let until = |when: Timestamp| {
         Duration::try_from(when.duration_since(now)).unwrap_or_default() + Duration::from_millis(10)
     };
@@ -128,7 +130,7 @@ fn look_again(sight: &Sight, next: Option<Timestamp>, wait: Option<Duration>, no
         sight.observed.pods.iter().any(|pod| {
             pod.presence == scriptrunner_core::observed::Presence::Unconfirmed && !pod.has_ended()
         });
-    [next.map(until), wait, (refused || stripped).then_some(REFUSAL_PAUSE)]
+    [next.map(until), wait, (refused || stripped).then_some(context.config.timers.refusal_retry)]
         .into_iter()
         .flatten()
         .min()
@@ -161,7 +163,7 @@ pub fn error_policy(
         memory.failures += 1;
         memory.failures
     });
-    let pause = Duration::from_secs(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
+    let pause = Duration::from_secs(1 << (failures - 1).min(10)).min(context.config.timers.longest_backoff);
     tracing::warn!(
         namespace = metadata.namespace.as_deref(),
         scriptrunner = metadata.name.as_deref(),

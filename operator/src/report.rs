@@ -31,10 +31,6 @@ use crate::{
     observe::{Sight, version},
 };
 
-/// An object's status is written at most this often.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-/// Changes of state without a result wait this long for company.
-const STATE_INTERVAL: Duration = Duration::from_secs(10);
 /// Events about nodes in one run; after that one says that there are more.
 const NODE_EVENTS: u32 = 10;
 
@@ -150,10 +146,11 @@ async fn publish(context: &Context, event: &Event, reference: &ObjectReference) 
 /// How long the write has to wait; none if it may go now.
 fn pause(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, uid: &str) -> Option<Duration> {
     let since = context.world.remember(uid, |memory| memory.written)?.elapsed();
+    let timers = context.config.timers;
     let interval = match urgency(sight.observed.previous.as_ref(), status) {
-        _ if sight.status_is_foreign => SHORTEST_INTERVAL,
-        Urgency::Result => SHORTEST_INTERVAL,
-        Urgency::State => STATE_INTERVAL,
+        _ if sight.status_is_foreign => timers.status_interval,
+        Urgency::Result => timers.status_interval,
+        Urgency::State => timers.state_interval,
     };
     interval.checked_sub(since).filter(|wait| !wait.is_zero())
 }
@@ -186,7 +183,7 @@ async fn refresh(
             "the API server went back in time, forgetting what was written since"
         );
         context.world.remember(&uid, |memory| (memory.latest, memory.own) = (None, None));
-        return Ok(Reported::Later(SHORTEST_INTERVAL));
+        return Ok(Reported::Later(context.config.timers.status_interval));
     }
     context.world.remember(&uid, |memory| memory.latest = Some(Arc::new(live)));
     Ok(Reported::Outdated)

@@ -16,7 +16,7 @@ use scriptrunner_core::pod::PodSettings;
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Config, LogFormat},
+    args::{Config, LogFormat, Timers},
     context::{Bucket, Context},
 };
 
@@ -109,6 +109,12 @@ pub(crate) fn context(client: Client) -> Context {
             identity: "me".to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
             status_bytes_per_second: 1_000_000,
+            timers: Timers {
+                status_interval: Duration::from_secs(1),
+                state_interval: Duration::from_secs(10),
+                refusal_retry: Duration::from_secs(15),
+                longest_backoff: Duration::from_secs(300),
+            },
             lease: Duration::from_secs(30),
             request_timeout: Duration::from_millis(100),
             log_format: LogFormat::Text,
