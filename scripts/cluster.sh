@@ -101,11 +101,13 @@ install_scriptrunner() {
 
 # What the deployment needs here: new pods when the image has changed behind its name, and no limit of ephemeral storage
 # where nodes cannot measure it.
+# Tests add to it, for timers that they cannot wait for.
+MORE_OPERATOR_ENVIRONMENT=
 deployment_patch() {
   local digest environment='[]'
   digest=$(cat "$IMAGES/operator.tar.inputs")
   if [[ $CLUSTER == local ]]; then
-    environment='[{"name":"SCRIPTRUNNER_DEFAULT_EPHEMERAL_STORAGE","value":""}]'
+    environment='[{"name":"SCRIPTRUNNER_DEFAULT_EPHEMERAL_STORAGE","value":""}'$MORE_OPERATOR_ENVIRONMENT']'
   fi
   printf '{"spec":{"template":{"metadata":{"annotations":{"scriptrunner.io/image":"%s"}},' "${digest:0:16}"
   printf '"spec":{"containers":[{"name":"operator","env":%s}]}}}}' "$environment"

@@ -76,11 +76,18 @@ layer_it() {
   cargo test --quiet --package scriptrunner-testcluster --test cluster --locked
 }
 
-layer_e2e() {
-  start_test_cluster
+# The operator as it is built, with a shorter time until the pod of an endless repetition hands over.
+install_for_tests() {
+  # shellcheck disable=SC2034 # read by scripts/cluster.sh
+  MORE_OPERATOR_ENVIRONMENT=',{"name":"SCRIPTRUNNER_HANDOVER_SECONDS","value":"20"}'
   build_images
   load_images
   install_scriptrunner
+}
+
+layer_e2e() {
+  start_test_cluster
+  install_for_tests
   run_cluster_tests scriptrunner-testcluster e2e
 }
 
@@ -89,6 +96,10 @@ layer_faults() {
   "${KUBECTL[@]}" delete --ignore-not-found --namespace scriptrunner-system deployment/scriptrunner-operator
   apply_definitions
   run_cluster_tests scriptrunner-operator it --ignored
+  install_for_tests
+  run_cluster_tests scriptrunner-testcluster e2e --ignored twenty_kills
+  step "exhaustive properties"
+  cargo test --quiet --release --package scriptrunner-core --package scriptrunner-api --locked -- --ignored exhaustive
 }
 
 # Also for a cluster that an earlier layer has started.

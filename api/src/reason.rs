@@ -123,6 +123,8 @@ reasons! {
         AllNodesDone,
         /// Every desired node succeeded or was skipped.
         AllNodesSucceeded,
+        /// Every desired node was skipped: nothing was run.
+        AllNodesSkipped,
         /// Some desired node failed or is unknown.
         NodesFailed,
         /// The run has not ended.

@@ -113,7 +113,7 @@ pub(crate) fn context(client: Client) -> Context {
                 status_interval: Duration::from_secs(1),
                 state_interval: Duration::from_secs(10),
                 refusal_retry: Duration::from_secs(15),
-                longest_backoff: Duration::from_secs(300),
+                longest_backoff: Duration::from_mins(5),
             },
             lease: Duration::from_secs(30),
             request_timeout: Duration::from_millis(100),

@@ -251,6 +251,7 @@ fn windows_nodes_are_left_out() {
     toy.observed.nodes.get_mut("n1").unwrap().os = "windows".into();
     toy.settle();
     assert_eq!(toy.status().nodes["n1"].reason, "UnsupportedOS");
+    assert_eq!(find(&toy.status().conditions, ConditionType::Complete).unwrap().reason, "AllNodesSkipped");
     assert_eq!(toy.created, 0);
 }
 

@@ -206,12 +206,14 @@ fn truncation(status: &ScriptRunnerStatus) -> Verdict {
 }
 
 fn completeness(status: &ScriptRunnerStatus, failures: u32) -> Verdict {
-    Verdict {
-        type_: ConditionType::Complete,
-        holds: failures == 0,
-        reason: if failures == 0 { ConditionReason::AllNodesSucceeded } else { ConditionReason::NodesFailed },
-        message: summary(status),
-    }
+    let reason = if failures > 0 {
+        ConditionReason::NodesFailed
+    } else if status.succeeded == 0 {
+        ConditionReason::AllNodesSkipped
+    } else {
+        ConditionReason::AllNodesSucceeded
+    };
+    Verdict { type_: ConditionType::Complete, holds: failures == 0, reason, message: summary(status) }
 }
 
 fn failure(status: &ScriptRunnerStatus, failures: u32) -> Verdict {
