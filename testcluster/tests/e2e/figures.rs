@@ -26,16 +26,19 @@ impl Audit {
         Self { log }
     }
 
-    /// The operator's requests since then, counted by verb and resource.
-    fn operator_requests(mut self) -> BTreeMap<String, usize> {
+    /// The operator's requests since then, counted by verb and resource; what it did for other namespaces is left out.
+    fn operator_requests(mut self, stage: &Stage) -> BTreeMap<String, usize> {
+        let namespaces = ["", operator::NAMESPACE, stage.namespace.as_str()];
         let mut text = String::new();
         self.log.read_to_string(&mut text).unwrap();
         let mut counts = BTreeMap::new();
         for event in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-            if event["user"]["username"] != operator::USER {
+            let part = |name: &str| event["objectRef"][name].as_str().unwrap_or_default().to_owned();
+            if event["user"]["username"] != operator::USER
+                || !namespaces.contains(&part("namespace").as_str())
+            {
                 continue;
             }
-            let part = |name: &str| event["objectRef"][name].as_str().unwrap_or_default().to_owned();
             let resource = [part("resource"), part("subresource")].join("/");
             let request =
                 format!("{} {}", event["verb"].as_str().unwrap_or_default(), resource.trim_end_matches('/'));
@@ -72,7 +75,7 @@ async fn requests_of_one_run() {
         let spec = json!({"nodeLabelSelector": {}, "script": "print('hello')"});
         stage.submit("subject", spec).await.until_complete().await;
         stage.until_pods(0).await;
-        let mut counts = audit.operator_requests();
+        let mut counts = audit.operator_requests(&stage);
         eprintln!("requests of the operator for one run on three nodes: {counts:#?}");
         counts.retain(|request, _| !request.ends_with(" leases") && !request.ends_with(" events"));
         let patches = counts.remove("patch scriptrunners/status").unwrap_or_default();
@@ -101,7 +104,7 @@ async fn an_idle_operator_with_a_hundred_finished_objects() {
         let audit = Audit::from_now(&stage);
         // The measurement itself.
         tokio::time::sleep(Duration::from_mins(5)).await;
-        let counts = audit.operator_requests();
+        let counts = audit.operator_requests(&stage);
         eprintln!("requests of an idle operator in five minutes: {counts:#?}");
         let process = processes::find_one(&stage.cluster, operator::PROGRAM, "").await;
         let megabytes = processes::resident_bytes(process) / 1_000_000;
