@@ -117,10 +117,8 @@ pub(crate) fn archives(cluster: &ClusterFolder) -> Result<Vec<PathBuf>> {
 /// Imports archives into a node, except those it has; gives the names of the images.
 pub(crate) fn provide(node: &Node<'_>, archives: &[PathBuf], ctr: &Path) -> Result<Vec<String>> {
     let record = node.disk().join("images.json");
-    let mut had: Vec<PathBuf> = fs::read_to_string(&record)
-        .ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
+    let had = fs::read_to_string(&record).ok().and_then(|text| serde_json::from_str(&text).ok());
+    let mut had = still_kept(had.unwrap_or_default());
     let mut names = Vec::new();
     for archive in archives {
         if had.contains(archive) {
@@ -133,6 +131,12 @@ pub(crate) fn provide(node: &Node<'_>, archives: &[PathBuf], ctr: &Path) -> Resu
         .map_err(|error| Error::Encode { what: "the list of images".into(), reason: error.to_string() })?;
     folder::write(&record, text, 0o644)?;
     Ok(names)
+}
+
+/// The archives of a node's record that no newer one has replaced: one that comes back has to be imported again, because
+/// the image's name points to the other by now.
+fn still_kept(had: Vec<PathBuf>) -> Vec<PathBuf> {
+    had.into_iter().filter(|archive| archive.exists()).collect()
 }
 
 fn import(ctr: &Path, socket: &Path, archive: &Path) -> Result<Vec<String>> {
@@ -182,5 +186,17 @@ mod tests {
         fs::write(&archive, [0; 2048]).unwrap();
         let kept = remember(&cluster, &archive).unwrap();
         assert_eq!(archives(&cluster).unwrap(), [kept]);
+    }
+
+    #[test]
+    fn an_archive_that_comes_back_is_imported_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("image.tar");
+        let cluster = ClusterFolder::at(folder.path().join("cluster"));
+        fs::write(&archive, [0; 1024]).unwrap();
+        let first = remember(&cluster, &archive).unwrap();
+        fs::write(&archive, [0; 2048]).unwrap();
+        let second = remember(&cluster, &archive).unwrap();
+        assert_eq!(still_kept(vec![first, second.clone()]), [second]);
     }
 }
