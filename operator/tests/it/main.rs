@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
+mod ancestor;
 mod cluster;
 mod crd;
 mod modes;

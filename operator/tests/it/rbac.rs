@@ -161,7 +161,7 @@ async fn what_is_not_on_the_list_is_refused() {
         let rbac = "/apis/rbac.authorization.k8s.io/v1";
         let admission = "/apis/admissionregistration.k8s.io/v1";
         let definition = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD_NAME}");
-        let (get, post, put, patch, delete) = (Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE);
+        let (get, post, put, merge, delete) = (Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE);
         for (method, path) in [
             (&get, format!("{core}/secrets/it")),
             (&get, "/api/v1/secrets".to_owned()),
@@ -173,22 +173,22 @@ async fn what_is_not_on_the_list_is_refused() {
             (&post, format!("{core}/pods/it/portforward")),
             (&post, format!("{core}/pods/it/eviction")),
             (&post, format!("{core}/pods/it/binding")),
-            (&patch, format!("{core}/pods/it")),
+            (&merge, format!("{core}/pods/it")),
             (&put, format!("{core}/pods/it")),
-            (&patch, format!("{core}/pods/it/status")),
-            (&patch, format!("{core}/pods/it/ephemeralcontainers")),
+            (&merge, format!("{core}/pods/it/status")),
+            (&merge, format!("{core}/pods/it/ephemeralcontainers")),
             (&delete, format!("{core}/pods")),
-            (&patch, format!("{core}/configmaps/it")),
+            (&merge, format!("{core}/configmaps/it")),
             (&put, format!("{core}/configmaps/it")),
             (&delete, format!("{core}/configmaps")),
             (&post, runners.clone()),
-            (&patch, format!("{runners}/it")),
+            (&merge, format!("{runners}/it")),
             (&put, format!("{runners}/it")),
             (&delete, format!("{runners}/it")),
             (&put, format!("{runners}/it/status")),
-            (&patch, "/api/v1/nodes/it".to_owned()),
+            (&merge, "/api/v1/nodes/it".to_owned()),
             (&get, "/api/v1/nodes/it/proxy".to_owned()),
-            (&patch, format!("/api/v1/namespaces/{namespace}")),
+            (&merge, format!("/api/v1/namespaces/{namespace}")),
             (&post, "/api/v1/namespaces".to_owned()),
             (&post, format!("{own}/serviceaccounts/scriptrunner-operator/token")),
             (&post, format!("{core}/serviceaccounts/default/token")),
@@ -201,8 +201,8 @@ async fn what_is_not_on_the_list_is_refused() {
             (&post, format!("{admission}/mutatingwebhookconfigurations")),
             (&post, format!("{rbac}/clusterrolebindings")),
             (&post, format!("{rbac}/namespaces/{namespace}/rolebindings")),
-            (&patch, format!("{rbac}/clusterroles/scriptrunner-operator")),
-            (&patch, definition.clone()),
+            (&merge, format!("{rbac}/clusterroles/scriptrunner-operator")),
+            (&merge, definition.clone()),
             (&get, definition.replace(CRD_NAME, "")),
             (&get, definition.replace(CRD_NAME, "others.example.org")),
             (&get, format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/it")),
@@ -210,7 +210,7 @@ async fn what_is_not_on_the_list_is_refused() {
             (&delete, format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/it")),
         ] {
             let body = if method == get || method == delete { Value::Null } else { json!({}) };
-            let content_type = if method == patch { MERGE } else { JSON };
+            let content_type = if method == merge { MERGE } else { JSON };
             let path = format!("{path}{}dryRun=All", if path.contains('?') { "&" } else { "?" });
             let answer = send(&operator, method.clone(), &path, content_type, &body).await;
             // Named with the account: a refusal by anything but RBAC would not prove that RBAC refuses.
