@@ -288,3 +288,24 @@ async fn a_lost_event_is_no_failure() {
     assert_eq!(report(&context, &sight(&starting()), &failed).await.unwrap(), Reported::Written);
     assert_eq!(events(&record).len(), 1);
 }
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_is_told_once_per_version() {
+    let unreadable = |version: &str| {
+        let mut object = object_json(7, &ScriptRunnerStatus::default());
+        object["metadata"]["resourceVersion"] = version.into();
+        object["spec"]["mode"] = "elevated".into();
+        serde_json::from_value::<DeserializeGuard<ScriptRunner>>(object).unwrap()
+    };
+    let (context, record) = served(|asked| Answer::Says(201, asked.body.clone()));
+    for version in ["7", "7", "8"] {
+        let guarded = unreadable(version);
+        let invalid = guarded.0.as_ref().unwrap_err();
+        report_unreadable(&context, &guarded, invalid).await;
+    }
+    let events = events(&record);
+    assert_eq!((record.all().len(), events.len()), (2, 2), "nothing else is written");
+    let note = events[0].body["note"].as_str().unwrap();
+    assert!(note.contains("cannot read the object") && note.contains("elevated"), "{note}");
+    assert_eq!(events[0].body["regarding"]["name"], "sr");
+}
