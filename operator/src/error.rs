@@ -19,9 +19,6 @@ pub enum Error {
         /// The limit.
         seconds: u64,
     },
-    /// The status cannot be made small enough.
-    #[error("the status would make the object larger than its limit even with everything left out")]
-    FitStatus,
 }
 
 impl Error {
@@ -29,7 +26,6 @@ impl Error {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Call { doing, .. } | Self::AwaitAnswer { doing, .. } => doing,
-            Self::FitStatus => "fit the status",
         }
     }
 }

@@ -39,24 +39,33 @@ pub(super) fn accept<'a>(
             ),
         });
     }
-    let names = targets::desired_names(&run.targets, observed);
-    let number =
-        observed.previous.as_ref().and_then(|previous| previous.run.as_ref()).map_or(0, |run| run.number) + 1;
-    if !budget::floor_fits(
-        names.iter().map(String::as_str),
-        number,
-        run.pinned.executions(),
-        object.other_bytes,
-    ) {
-        return Err(Refusal {
-            reason: ConditionReason::TooManyNodes,
-            message: format!(
-                "{} nodes are too many for one object, even with every output left out; select fewer with nodeLabelSelector and use several ScriptRunners",
-                names.len()
-            ),
-        });
-    }
+    check_size(run, observed)?;
     Ok(run)
+}
+
+/// Whether even the shortest status of all desired nodes fits beside the spec.
+fn check_size(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
+    let other_bytes = observed.object.other_bytes;
+    let names = targets::desired_names(&run.targets, observed);
+    let previous = observed.previous.as_ref().and_then(|previous| previous.run.as_ref());
+    let number = previous.map_or(0, |run| run.number) + 1;
+    let fits = |names: &[String]| {
+        budget::floor_fits(names.iter().map(String::as_str), number, run.pinned.executions(), other_bytes)
+    };
+    if fits(&names) {
+        return Ok(());
+    }
+    if !fits(&[]) {
+        let message = format!(
+            "the object has {other_bytes} bytes without its status, which leaves no room for one; shorten script, env or args"
+        );
+        return Err(Refusal { reason: ConditionReason::SpecInvalid, message });
+    }
+    let message = format!(
+        "{} nodes are too many for one object, even with every output left out; select fewer with nodeLabelSelector and use several ScriptRunners",
+        names.len()
+    );
+    Err(Refusal { reason: ConditionReason::TooManyNodes, message })
 }
 
 /// What stands against a run although its spec is accepted: its inputs cannot be made, because their name is taken. It is

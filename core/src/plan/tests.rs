@@ -371,6 +371,20 @@ fn a_privileged_mode_waits_for_its_namespace() {
 }
 
 #[test]
+fn what_cannot_fit_is_refused_before_any_pod_and_says_what_is_too_large() {
+    for (nodes, other_bytes, reason, word) in
+        [(1, 1_040_000, "SpecInvalid", "shorten"), (20_000, 1_000, "TooManyNodes", "20000 nodes")]
+    {
+        let mut toy = Toy::new(HELLO, nodes);
+        toy.observed.object.other_bytes = other_bytes;
+        toy.settle();
+        let accepted = find(&toy.status().conditions, ConditionType::Accepted).unwrap();
+        assert_eq!((accepted.status.as_str(), accepted.reason.as_str(), toy.created), ("False", reason, 0));
+        assert!(accepted.message.contains(word), "{}", accepted.message);
+    }
+}
+
+#[test]
 fn an_edit_that_is_not_accepted_lets_running_pods_end_and_starts_none() {
     let mut toy =
         Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 9}", 2);
