@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use scriptrunner_api::v1alpha1::ScriptRunner;
 use scriptrunner_testcluster::wait;
@@ -99,12 +99,19 @@ async fn a_pod_that_the_kubelet_refuses_is_placed_by_the_scheduler_when_there_is
         let request = json!({"memory": format!("{}Ki", kibibytes - 128 * 1024)});
         let filler = json!({"metadata": {"name": "filler"}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0,
             "containers": [{"name": "filler", "image": "localhost/scriptrunner/pause:1", "resources": {"requests": request}}]}});
+        let filler: Pod = serde_json::from_value(filler).unwrap();
         let pods = stage.api::<Pod>();
-        pods.create(&PostParams::default(), &serde_json::from_value(filler).unwrap()).await.unwrap();
+        // Pods of earlier tests may still be leaving.
         wait::until("the node to be full", PATIENCE, async |seen| {
-            let status = pods.get("filler").await?.status.unwrap_or_default();
-            seen.note(format!("{:?} {:?}", status.phase, status.message));
-            Ok::<_, kube::Error>((status.phase.as_deref() == Some("Running")).then_some(()))
+            let status = pods.get_opt("filler").await?.map(|pod| pod.status.unwrap_or_default());
+            seen.note(format!("{:?}", status.as_ref().map(|status| &status.message)));
+            match status.map(|status| status.phase.unwrap_or_default()).as_deref() {
+                None => drop(pods.create(&PostParams::default(), &filler).await?),
+                Some("Failed") => drop(pods.delete("filler", &DeleteParams::default()).await?),
+                Some("Running") => return Ok(Some(())),
+                Some(_) => {}
+            }
+            Ok::<_, kube::Error>(None)
         })
         .await
         .unwrap();
@@ -130,12 +137,18 @@ async fn a_node_that_is_cut_off_is_waited_for_and_then_given_up() {
         let node = victim(&stage).await;
         let journal = stage.journal().await;
         // Ends while nobody can see it.
-        let unseen = json!({"nodeNames": [node], "interpreter": ["bash"], "script": "sleep 5; echo unseen"});
+        let unseen = json!({"nodeNames": [node], "interpreter": ["bash"], "script": "sleep 8; echo unseen"});
         let unseen = stage.submit("unseen", unseen).await;
-        unseen.until("Running", |object| state(object, &node).0 == "Running").await;
+        wait::until("its pod to run", PATIENCE, async |_| {
+            let pods = stage.api::<Pod>().list(&ListParams::default()).await?.items;
+            let runs = |pod: &Pod| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running");
+            Ok::<_, kube::Error>(pods.iter().any(runs).then_some(()))
+        })
+        .await
+        .unwrap();
         stage.cluster.cut(&node).unwrap();
         until_ready(&stage, &node, false).await;
-        assert_eq!(state(&unseen.get().await, &node), ("Running", ""));
+        unseen.until("Running", |object| state(object, &node) == ("Running", "")).await;
         let patient = json!({"nodeLabelSelector": {}, "script": "print(1)"});
         let patient = stage.submit("patient", patient).await;
         let hasty = json!({"nodeLabelSelector": {}, "script": "print(1)", "podStartDeadlineSeconds": 10});
