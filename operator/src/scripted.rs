@@ -91,7 +91,7 @@ pub(crate) fn failure(code: u16, reason: &str, message: &str) -> Answer {
     Answer::Says(code, status)
 }
 
-/// What reconciles share, with a client of the test's own. API calls may take 100 ms.
+/// What reconciles share, with a client of the test's own. API calls may take a second.
 pub(crate) fn context(client: Client) -> Context {
     let reporter = Reporter { controller: "test".to_owned(), instance: None };
     Context {
@@ -116,7 +116,7 @@ pub(crate) fn context(client: Client) -> Context {
                 longest_backoff: Duration::from_mins(5),
             },
             lease: Duration::from_secs(30),
-            request_timeout: Duration::from_millis(100),
+            request_timeout: Duration::from_secs(1),
             log_format: LogFormat::Text,
         },
         metrics: Arc::default(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Method, Request};
+use http::{HeaderValue, Method, Request, header};
 use k8s_openapi::{
     api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -28,13 +28,26 @@ pub(crate) async fn admin() -> Client {
 
 /// A client that acts as `user`, in `groups` besides that of all users.
 pub(crate) async fn acting_as(user: &str, groups: &[&str]) -> Client {
-    let kubeconfig = Kubeconfig::read_from(cluster().kubeconfig()).unwrap();
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    config.proxy_url = None;
+    let mut config = config().await;
     config.auth_info.impersonate = Some(user.to_owned());
     let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
     config.auth_info.impersonate_groups = Some(groups);
     Client::try_from(config).unwrap()
+}
+
+/// A client that acts as `user` and calls itself `agent`, which the audit log repeats.
+pub(crate) async fn acting_as_agent(user: &str, agent: &str) -> Client {
+    let mut config = config().await;
+    config.auth_info.impersonate = Some(user.to_owned());
+    config.headers.push((header::USER_AGENT, HeaderValue::from_str(agent).unwrap()));
+    Client::try_from(config).unwrap()
+}
+
+async fn config() -> Config {
+    let kubeconfig = Kubeconfig::read_from(cluster().kubeconfig()).unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    config.proxy_url = None;
+    config
 }
 
 /// Makes cluster-wide or namespaced RBAC objects that go away together with `namespace`.

@@ -6,6 +6,7 @@
 mod ancestor;
 mod cluster;
 mod crd;
+mod flow;
 mod modes;
 mod namespaces;
 mod people;

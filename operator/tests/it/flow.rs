@@ -1,0 +1,241 @@
+//! The whole operator but for its election, under its own account, against a real API server and kubelets that cannot pull
+//! its image: from a spec to pods, a status and Events, and back to nothing. The audit log tells what it asked for.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Namespace, Pod},
+    events::v1::Event,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    runtime::events::{Recorder, Reporter},
+};
+use scriptrunner_api::{condition, v1alpha1::ScriptRunner};
+use scriptrunner_core::pod::PodSettings;
+use scriptrunner_operator::{
+    args::{Config, LogFormat, Timers},
+    context::{Bucket, Context},
+    controller,
+    manifests::{NAMESPACE, OPERATOR, operator_user},
+    metrics::Metrics,
+    rbac::CLUSTER,
+    watches::{self, Sink},
+    world::World,
+};
+use scriptrunner_testcluster::{Error, namespace::in_namespace, wait};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use crate::cluster::{acting_as_agent, admin, cluster};
+
+const LONG: Duration = Duration::from_mins(1);
+
+/// Rights that only a crash, a stranger or a repeated Event makes use of; the tests of `apply` and `report` do. The
+/// definition is read before everything that is tried here.
+const UNUSED: [&str; 5] =
+    ["get scriptrunners", "get pods", "get configmaps", "patch events", "get customresourcedefinitions"];
+
+fn context(client: Client) -> Context {
+    let reporter = Reporter { controller: OPERATOR.to_owned(), instance: Some("it".to_owned()) };
+    Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        world: Arc::new(World::default()),
+        config: Config {
+            pods: PodSettings {
+                runner_image: "none.invalid/runner:1".to_owned(),
+                default_memory: None,
+                default_ephemeral_storage: None,
+                handover_seconds: 600,
+            },
+            namespace: NAMESPACE.to_owned(),
+            identity: "it".to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            status_bytes_per_second: 1_000_000,
+            timers: Timers {
+                status_interval: Duration::from_millis(200),
+                state_interval: Duration::from_millis(500),
+                refusal_retry: Duration::from_secs(1),
+                longest_backoff: Duration::from_secs(5),
+            },
+            lease: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(10),
+            log_format: LogFormat::Text,
+        },
+        metrics: Arc::new(Metrics::new()),
+        status_bytes: Mutex::new(Bucket::new(1_000_000, 1_000_000, Instant::now())),
+    }
+}
+
+/// Runs an operator until the returned sender is dropped.
+async fn start_operator(client: Client) -> (watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+    let context = context(client);
+    let (triggers, receiver) = mpsc::unbounded_channel();
+    let sink = Sink { world: context.world.clone(), triggers, metrics: context.metrics.clone() };
+    for (kind, mut synced) in watches::start(&context.client, &sink) {
+        let listed = tokio::time::timeout(LONG, synced.wait_for(|synced| *synced)).await;
+        listed.unwrap_or_else(|_| panic!("no list of {kind}")).unwrap();
+    }
+    let (stop, stopped) = watch::channel(false);
+    (stop, tokio::spawn(controller::run(Arc::new(context), receiver, stopped)))
+}
+
+fn script_runner(spec: &Value) -> ScriptRunner {
+    let mut spec = spec.clone();
+    spec["podStartDeadlineSeconds"] = 4.into();
+    serde_json::from_value(json!({"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner",
+        "metadata": {"name": "flow"}, "spec": spec}))
+    .unwrap()
+}
+
+/// Waits until the object is as `wish` says.
+async fn await_object(
+    api: &Api<ScriptRunner>,
+    what: &str,
+    wish: impl Fn(&ScriptRunner) -> bool,
+) -> ScriptRunner {
+    wait::until(what, LONG, async |seen| {
+        let object = api.get("flow").await?;
+        seen.note(format!("{:?}", object.status));
+        Ok::<_, kube::Error>(wish(&object).then_some(object))
+    })
+    .await
+    .unwrap()
+}
+
+/// Waits until there are as many pods and ConfigMaps of ours as wished.
+async fn await_children(client: &Client, namespace: &str, pods: usize, config_maps: usize) -> Vec<Pod> {
+    let ours = ListParams::default().labels("scriptrunner.io/uid");
+    let what = format!("{pods} pods and {config_maps} ConfigMaps");
+    wait::until(&what, LONG, async |seen| {
+        let found = Api::<Pod>::namespaced(client.clone(), namespace).list(&ours).await?.items;
+        let inputs = Api::<ConfigMap>::namespaced(client.clone(), namespace).list(&ours).await?.items;
+        seen.note(format!("{} and {}", found.len(), inputs.len()));
+        Ok::<_, kube::Error>((found.len() == pods && inputs.len() == config_maps).then_some(found))
+    })
+    .await
+    .unwrap()
+}
+
+fn holds(object: &ScriptRunner, type_: condition::ConditionType) -> bool {
+    object.status.as_ref().is_some_and(|status| condition::holds(&status.conditions, type_))
+}
+
+/// Whether run `number` has failed because its image could not be pulled.
+fn has_failed(object: &ScriptRunner, node: &str, number: u64) -> bool {
+    let Some(status) = &object.status else { return false };
+    holds(object, condition::ConditionType::Failed)
+        && status.run.as_ref().is_some_and(|run| run.number == number)
+        && status
+            .nodes
+            .get(node)
+            .is_some_and(|entry| (entry.run, entry.reason.as_str()) == (number, "ImagePullFailed"))
+}
+
+/// What a client asked for, as `verb resource`, and what it had no right to.
+fn audited(agent: &str) -> (BTreeSet<String>, Vec<String>) {
+    let log = fs::read_to_string(cluster().audit_log()).unwrap();
+    let (mut used, mut forbidden) = (BTreeSet::new(), Vec::new());
+    for line in log.lines().filter(|line| line.contains(agent)) {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (object, verb) = (&event["objectRef"], text(&event["verb"]));
+        let subresource = object["subresource"].as_str().map_or_else(String::new, |it| format!("/{it}"));
+        let what = format!("{verb} {}{subresource}", text(&object["resource"]));
+        let answer = text(&event["responseStatus"]["message"]);
+        // What a namespace that ends refuses is no lack of a right.
+        if event["responseStatus"]["code"] == 403 && answer.contains(" cannot ") {
+            forbidden.push(format!("{what}: {answer}"));
+        }
+        used.insert(what);
+    }
+    (used, forbidden)
+}
+
+/// A run that fails, an edit, a deletion.
+async fn walk_through_runs(client: &Client, namespace: &str, node: &str) {
+    let api: Api<ScriptRunner> = Api::namespaced(client.clone(), namespace);
+    let spec = json!({"script": "print(1)", "nodeNames": [node]});
+    let made = api.create(&PostParams::default(), &script_runner(&spec)).await.unwrap();
+    let pod = await_children(client, namespace, 1, 1).await.remove(0);
+    let owner = &pod.owner_references()[0];
+    assert_eq!((owner.uid.as_str(), owner.controller), (made.uid().unwrap().as_str(), Some(true)));
+    assert!(pod.name_any().starts_with("srn-"));
+    assert_eq!(pod.spec.as_ref().unwrap().node_name.as_deref(), Some(node));
+    await_object(&api, "a first run that failed", |object| has_failed(object, node, 1)).await;
+    await_children(client, namespace, 0, 1).await;
+
+    let edit = Patch::Merge(json!({"spec": {"script": "print(2)"}}));
+    api.patch("flow", &PatchParams::default(), &edit).await.unwrap();
+    let object = await_object(&api, "a second run that failed", |object| has_failed(object, node, 2)).await;
+    assert_eq!(object.status.unwrap().recent_runs.len(), 1);
+    await_children(client, namespace, 0, 1).await;
+    let events =
+        Api::<Event>::namespaced(client.clone(), namespace).list(&ListParams::default()).await.unwrap();
+    let reasons: BTreeSet<_> = events.items.iter().filter_map(|event| event.reason.as_deref()).collect();
+    assert!(["RunStarted", "NodeFailed", "RunFailed"].iter().all(|it| reasons.contains(it)), "{reasons:?}");
+
+    api.delete("flow", &DeleteParams::default()).await.unwrap();
+    await_children(client, namespace, 0, 0).await;
+}
+
+/// A privileged run, before and after its namespace admits it; deleted while its pod is there.
+async fn walk_through_privileges(client: &Client, namespace: &str, node: &str) {
+    let api: Api<ScriptRunner> = Api::namespaced(client.clone(), namespace);
+    let spec = json!({"script": "x", "nodeNames": [node], "mode": "Privileged", "parallelism": 1, "executionDeadlineSeconds": 5});
+    api.create(&PostParams::default(), &script_runner(&spec)).await.unwrap();
+    await_object(&api, "a run that is not admitted", |object| {
+        let conditions =
+            object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        condition::find(conditions, condition::ConditionType::Accepted)
+            .is_some_and(|it| (it.status.as_str(), it.reason.as_str()) == ("False", "NamespaceNotPrivileged"))
+    })
+    .await;
+    await_children(client, namespace, 0, 0).await;
+    let label = Patch::Merge(json!({"metadata": {"labels": {"scriptrunner.io/privileged": "allowed"}}}));
+    Api::<Namespace>::all(client.clone()).patch(namespace, &PatchParams::default(), &label).await.unwrap();
+    let pod = await_children(client, namespace, 1, 1).await.remove(0);
+    assert!(pod.name_any().starts_with("srp-"));
+    api.delete("flow", &DeleteParams::default()).await.unwrap();
+    await_children(client, namespace, 0, 0).await;
+}
+
+#[tokio::test]
+async fn an_operator_with_the_listed_rights_goes_the_whole_way() {
+    let client = admin().await;
+    let deployed = Api::<Deployment>::namespaced(client.clone(), NAMESPACE).get_opt(OPERATOR).await.unwrap();
+    assert!(
+        deployed.is_none(),
+        "an operator runs in this cluster and would do the work: delete its Deployment"
+    );
+    let node = cluster().node_names().remove(0);
+    in_namespace(&client, "flow", &[], async |namespace| {
+        let agent = format!("scriptrunner-it/{namespace}");
+        let (stop, operator) = start_operator(acting_as_agent(&operator_user(), &agent).await).await;
+        walk_through_runs(&client, &namespace, &node).await;
+        walk_through_privileges(&client, &namespace, &node).await;
+        stop.send_replace(true);
+        tokio::time::timeout(LONG, operator).await.unwrap().unwrap();
+
+        let (used, forbidden) = audited(&agent);
+        assert_eq!(forbidden, Vec::<String>::new());
+        let listed: BTreeSet<String> = CLUSTER
+            .iter()
+            .flat_map(|rule| rule.verbs.iter().map(move |verb| format!("{verb} {}", rule.resource)))
+            .filter(|right| !UNUSED.contains(&right.as_str()))
+            .collect();
+        let idle: Vec<_> = listed.difference(&used).collect();
+        assert_eq!(idle, Vec::<&String>::new(), "a right that nobody uses is one too many");
+        Ok::<_, Error>(())
+    })
+    .await
+    .unwrap();
+}
