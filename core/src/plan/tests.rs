@@ -373,7 +373,7 @@ fn a_privileged_mode_waits_for_its_namespace() {
 #[test]
 fn what_cannot_fit_is_refused_before_any_pod_and_says_what_is_too_large() {
     for (nodes, other_bytes, reason, word) in
-        [(1, 1_040_000, "SpecInvalid", "shorten"), (20_000, 1_000, "TooManyNodes", "20000 nodes")]
+        [(1, 1_040_000, "SpecInvalid", "shorten"), (9_000, 1_000, "TooManyNodes", "9000 nodes")]
     {
         let mut toy = Toy::new(HELLO, nodes);
         toy.observed.object.other_bytes = other_bytes;
