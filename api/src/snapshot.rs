@@ -237,7 +237,8 @@ fn share(execution: &Execution, output_bytes: usize) -> (usize, usize) {
 
 /// The line of an execution with as much output as fits into `room` bytes.
 fn fitted(execution: &Execution, room: usize) -> String {
-    let (mut low, mut high) = (0, execution.output_bytes());
+    // More than the room cannot fit: a long answer is not serialised whole, once per execution kept, to find that out.
+    let (mut low, mut high) = (0, execution.output_bytes().min(room));
     let whole = sealed(&Line::of(execution, high));
     if whole.len() <= room {
         return whole;
