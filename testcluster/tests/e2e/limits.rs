@@ -1,4 +1,4 @@
-//! What namespaces forbid, and what others do to our objects: told in conditions, waited for, put right, never run twice.
+//! What namespaces forbid and what others do to our objects: told, waited for, put right, never run twice.
 
 use std::collections::BTreeMap;
 

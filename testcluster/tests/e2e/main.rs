@@ -1,7 +1,7 @@
 //! Whole-system scenarios: the images, the manifests and the samples on the real nodes of a running local cluster.
 //!
-//! `./test.sh e2e` brings the cluster up, installs the operator and runs this. By hand: `SCRIPTRUNNER_TEST_CLUSTER` names
-//! the cluster (default `test`). Tests share the cluster, each in a namespace of its own; those in `whole_cluster` wait
+//! `./test.sh e2e` brings the cluster up, installs the operator and runs this. By hand: `SCRIPTRUNNER_TEST_CLUSTER`
+//! names the cluster (default `test`). Tests share the cluster, each in a namespace of its own; those in `whole_cluster` wait
 //! until they have it to themselves.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on ends")]

@@ -1,4 +1,4 @@
-//! Scripts and outputs that are hard to carry: every byte of a script, and floods, binary and control characters from it.
+//! Scripts and outputs that are hard to carry: every byte of a script; floods, binary and control characters.
 
 use scriptrunner_api::{
     digest::{hex, sha256_hex},
@@ -44,10 +44,14 @@ async fn arguments_and_variables_arrive_byte_for_byte() {
     beside_others("output::argument_bytes", &[], async |stage| {
         let node = stage.some_node();
         let odd = "'\"\\ $HOME ${HOME} $$ `id` \u{1f980}\u{202e}\r\n\ttail ";
+        let script = concat!(
+            "import os, sys\n",
+            "print('|'.join(os.fsencode(s).hex() for s in (*sys.argv[1:], os.environ['ODD'])), end='')",
+        );
         // In a variable Kubernetes itself reads `$$` as `$`.
         let spec = json!({"nodeNames": [node], "args": [odd, "$(ODD)"],
             "env": [{"name": "ODD", "value": odd}],
-            "script": "import os, sys\nprint('|'.join(os.fsencode(s).hex() for s in (*sys.argv[1:], os.environ['ODD'])), end='')"});
+            "script": script});
         let object = stage.submit("subject", spec).await.until_complete().await;
         let bytes = |text: &str| hex(text.as_bytes());
         let said = &newest(&object, &node).stdout;
@@ -61,7 +65,12 @@ async fn arguments_and_variables_arrive_byte_for_byte() {
 async fn a_flood_is_counted_and_its_end_kept() {
     beside_others("output::flood", &[], async |stage| {
         let node = stage.some_node();
-        let script = "import sys\nblock = b'x' * 1048575 + b'\\n'\nfor _ in range(100): sys.stdout.buffer.write(block)\nsys.stdout.write('the end')";
+        let script = concat!(
+            "import sys\n",
+            "block = b'x' * 1048575 + b'\\n'\n",
+            "for _ in range(100): sys.stdout.buffer.write(block)\n",
+            "sys.stdout.write('the end')",
+        );
         let object = answer(&stage, &node, &["python3"], script).await;
         let newest = newest(&object, &node);
         assert_eq!(newest.stdout_bytes, Some(100 * 1_048_576 + 7));

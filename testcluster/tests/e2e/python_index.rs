@@ -1,4 +1,4 @@
-//! A package index for pip and uv on the machine's address in the cluster, with one wheel made here: no test needs the internet.
+//! A package index for pip and uv on the machine's address in the cluster, with one wheel that is made here.
 
 use axum::{Router, response::Html, routing::get};
 use scriptrunner_testcluster::Cluster;

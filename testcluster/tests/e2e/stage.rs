@@ -1,4 +1,4 @@
-//! A test's place: the cluster, shared with the others or for itself alone, and a namespace that is shown when it fails.
+//! A test's place: the cluster, shared or for itself alone, and a namespace that is shown when the test fails.
 
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},

@@ -1,4 +1,4 @@
-//! What befalls nodes and the operator. These tests have the cluster to themselves, and come last by the name of this module.
+//! What befalls nodes and the operator: tests with the cluster to themselves, last by the name of this module.
 
 mod nodes;
 mod operator_killed;

@@ -97,8 +97,10 @@ async fn a_pod_that_the_kubelet_refuses_is_placed_by_the_scheduler_when_there_is
         let kibibytes: u64 = memory.strip_suffix("Ki").unwrap().parse().unwrap();
         // Leaves less than a runner asks for.
         let request = json!({"memory": format!("{}Ki", kibibytes - 128 * 1024)});
-        let filler = json!({"metadata": {"name": "filler"}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "filler", "image": "localhost/scriptrunner/pause:1", "resources": {"requests": request}}]}});
+        let container = json!({"name": "filler", "image": "localhost/scriptrunner/pause:1",
+            "resources": {"requests": request}});
+        let filler = json!({"metadata": {"name": "filler"}, "spec": {
+            "nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]}});
         let filler: Pod = serde_json::from_value(filler).unwrap();
         let pods = stage.api::<Pod>();
         // Pods of earlier tests may still be leaving.
@@ -116,9 +118,8 @@ async fn a_pod_that_the_kubelet_refuses_is_placed_by_the_scheduler_when_there_is
         .await
         .unwrap();
         let subject = stage.submit("subject", json!({"nodeNames": [node], "script": "print(1)"})).await;
-        let object = subject
-            .until("the second attempt", |object| entry_is(object, &node, "Starting", 2))
-            .await;
+        let object =
+            subject.until("the second attempt", |object| entry_is(object, &node, "Starting", 2)).await;
         assert_eq!(status(&object).active, 1);
         pods.delete("filler", &DeleteParams::default()).await.unwrap();
         let object = subject.until_complete().await;

@@ -1,4 +1,4 @@
-//! The operator is killed again and again in the middle of runs: no execution is lost from the status, none happens twice.
+//! The operator is killed again and again in the middle of runs: no execution is lost, none happens twice.
 //!
 //! The truth is a ledger on each node's own disk, written by the script itself.
 
@@ -45,8 +45,10 @@ fn ledger(stage: &Stage, node: &str) -> PathBuf {
 async fn submit(stage: &Stage) -> Submitted {
     let script = format!(
         "import os\n\
-        ledger = os.open(os.environ['SCRIPTRUNNER_HOST_ROOT'] + '/var/lib/e2e-{}', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n\
-        os.write(ledger, (os.environ['SCRIPTRUNNER_RUN'] + ',' + os.environ['SCRIPTRUNNER_SERIAL'] + '\\n').encode())\n\
+        path = os.environ['SCRIPTRUNNER_HOST_ROOT'] + '/var/lib/e2e-{}'\n\
+        ledger = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n\
+        line = os.environ['SCRIPTRUNNER_RUN'] + ',' + os.environ['SCRIPTRUNNER_SERIAL'] + '\\n'\n\
+        os.write(ledger, line.encode())\n\
         os.fsync(ledger)\n",
         stage.namespace
     );
