@@ -15,13 +15,16 @@ use kube::{
 use scriptrunner_api::{
     reason::ConditionReason,
     text::head,
-    v1alpha1::{ScriptRunner, ScriptRunnerStatus},
+    v1alpha1::{RunStatus, ScriptRunner, ScriptRunnerStatus},
 };
-use scriptrunner_core::status::{
-    events::{MAX_NOTE_BYTES, Notice, notices},
-    patch::diff,
-    size::stored_bytes,
-    urgency::{Urgency, urgency},
+use scriptrunner_core::{
+    names::config_map_name,
+    status::{
+        events::{MAX_NOTE_BYTES, Notice, notices},
+        patch::diff,
+        size::stored_bytes,
+        urgency::{Urgency, urgency},
+    },
 };
 
 use crate::{
@@ -191,27 +194,46 @@ async fn refresh(
 
 /// Writes Events for what the new status says for the first time.
 async fn announce(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, uid: &str) {
-    let run = status.run.as_ref().map_or(0, |run| run.number);
     let reference = sight.object.object_ref(&());
+    let run = status.run.as_ref();
     for notice in notices(sight.observed.previous.as_ref(), status) {
-        let Some(notice) = within_limit(context, uid, run, notice) else { continue };
+        let number = run.map_or(0, |run| run.number);
+        let Some(notice) = within_limit(context, uid, number, notice) else { continue };
         let event = Event {
             type_: if notice.is_warning { EventType::Warning } else { EventType::Normal },
             reason: notice.reason.to_owned(),
             note: Some(notice.note),
             action: notice.action.to_owned(),
-            secondary: None,
+            secondary: related(sight, run, notice.node),
         };
-        if let Err(error) = context.call("write an event", context.recorder.publish(&event, &reference)).await
-        {
-            tracing::warn!(%error, reason = event.reason, "an event was lost");
-        }
+        publish(context, &event, &reference).await;
     }
+}
+
+/// What the event is also about: the node, or the inputs of the run. Events that are alike in this become one series with
+/// the note of the first.
+fn related(sight: &Sight, run: Option<&RunStatus>, node: Option<String>) -> Option<ObjectReference> {
+    let object = &sight.observed.object;
+    let (kind, namespace, name) = match (node, run) {
+        (Some(node), _) => ("Node", None, node),
+        (None, Some(run)) => {
+            let inputs = config_map_name(&object.uid, run.number, &run.spec_hash);
+            ("ConfigMap", Some(object.namespace.clone()), inputs)
+        }
+        (None, None) => return None,
+    };
+    Some(ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some(kind.to_owned()),
+        name: Some(name),
+        namespace,
+        ..ObjectReference::default()
+    })
 }
 
 /// Lets the first notices about nodes of a run pass, then one that says that there are more.
 fn within_limit(context: &Context, uid: &str, run: u64, notice: Notice) -> Option<Notice> {
-    if !notice.is_about_node {
+    if notice.node.is_none() {
         return Some(notice);
     }
     context.world.remember(uid, |memory| {

@@ -20,8 +20,8 @@ pub struct Notice {
     pub action: &'static str,
     /// What happened.
     pub note: String,
-    /// Whether it is about one node; such notices are limited per run.
-    pub is_about_node: bool,
+    /// The node that it is about; such notices are limited per run.
+    pub node: Option<String>,
 }
 
 /// What `new` says that `old` did not. Only transitions: the same status twice says nothing.
@@ -40,7 +40,7 @@ pub fn notices(old: Option<&ScriptRunnerStatus>, new: &ScriptRunnerStatus) -> Ve
 }
 
 fn notice(is_warning: bool, reason: &'static str, action: &'static str, note: &str) -> Notice {
-    Notice { is_warning, reason, action, note: head(note, MAX_NOTE_BYTES).to_owned(), is_about_node: false }
+    Notice { is_warning, reason, action, note: head(note, MAX_NOTE_BYTES).to_owned(), node: None }
 }
 
 fn refused(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Option<Notice> {
@@ -96,7 +96,7 @@ fn node(name: &str, old: Option<&NodeStatus>, new: &NodeStatus) -> Option<Notice
     let said = if new.message.is_empty() { last_line } else { &new.message };
     let note = format!("node {name}: {} {}{ending}: {said}", state.as_str(), new.reason);
     Some(Notice {
-        is_about_node: true,
+        node: Some(name.to_owned()),
         ..notice(
             true,
             if state == NodeState::Failed { "NodeFailed" } else { "NodeNotDone" },

@@ -252,7 +252,6 @@ fn events(record: &Record) -> Vec<Asked> {
 }
 
 #[tokio::test]
-#[ignore = "the recorder makes one series of them, with the note of the first node"]
 async fn each_node_has_its_own_event() {
     let failed = status(&[("a", "Failed"), ("b", "Failed"), ("c", "Succeeded")]);
     let (context, record) = served(takes(&failed));
