@@ -5,7 +5,7 @@ use std::{fs, io::Read, process::Stdio};
 use scriptrunner_api::{digest::sha256_hex, text::make_harmless};
 use serde_json::json;
 
-use crate::pod::{Pod, wait_for};
+use crate::pod::{Pod, Running, wait_for};
 
 const FLOOD: &str = r"
 import os, sys, time
@@ -22,9 +22,9 @@ while not os.path.exists('go'):
 fn flood_of_one_line_is_counted_whole_in_little_memory() {
     let pod = Pod::new(FLOOD).flag("--stdout-limit-bytes", 100);
     let child = pod.command().stdout(Stdio::null()).spawn().unwrap();
-    let running = crate::pod::Running { dir: pod.dir, child };
+    let running = Running::new(pod.dir, child);
     running.wait_for_file("flooded");
-    let status = fs::read_to_string(format!("/proc/{}/status", running.child.id())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", running.pid().as_raw_pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(peak_kib < 40 * 1024, "{peak_kib} KiB");
@@ -78,7 +78,7 @@ fn closed_log_harms_nobody() {
     let pod = Pod::new("for i in range(100000):\n    print(i)\n");
     let mut child = pod.command().stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
-    let ended = crate::pod::Running { dir: pod.dir, child }.wait();
+    let ended = Running::new(pod.dir, child).wait();
     ended.assert_end("Succeeded", "", 0);
     assert!(ended.only().stdout.ends_with("99999\n"));
 }
@@ -88,7 +88,7 @@ fn full_log_holds_nobody_up_for_ever() {
     let pod = Pod::new("print('x' * 1000000)\nprint('end')\n");
     let mut child = pod.command().stdout(Stdio::piped()).spawn().unwrap();
     let mut log = child.stdout.take().unwrap();
-    let ended = crate::pod::Running { dir: pod.dir, child }.wait();
+    let ended = Running::new(pod.dir, child).wait();
     ended.assert_end("Succeeded", "", 0);
     assert_eq!(ended.only().stdout_bytes, Some(1_000_005));
     assert!(ended.only().stdout.ends_with("end\n"));
@@ -108,7 +108,7 @@ fn slow_log_gets_everything() {
     let mut logged = Vec::new();
     log.read_to_end(&mut logged).unwrap();
     assert_eq!(logged.len(), 1_000_004);
-    crate::pod::Running { dir: pod.dir, child }.wait().assert_end("Succeeded", "", 0);
+    Running::new(pod.dir, child).wait().assert_end("Succeeded", "", 0);
 }
 
 #[test]

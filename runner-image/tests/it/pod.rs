@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use scriptrunner_api::{
     digest::sha256_hex,
     snapshot::{Record, Snapshot},
@@ -54,7 +55,18 @@ pub(crate) struct Pod {
 /// A started runner.
 pub(crate) struct Running {
     pub(crate) dir: TempDir,
-    pub(crate) child: Child,
+    pub(crate) child: Runner,
+}
+
+/// The runner's process. Told to stop when a test gives up on it, so that nothing outlives the tests.
+pub(crate) struct Runner(Child);
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        }
+    }
 }
 
 /// A runner that has ended.
@@ -160,7 +172,7 @@ impl Pod {
 
     pub(crate) fn start(self) -> Running {
         let child = self.command().spawn().unwrap();
-        Running { dir: self.dir, child }
+        Running::new(self.dir, child)
     }
 
     pub(crate) fn run(self) -> Ended {
@@ -169,6 +181,14 @@ impl Pod {
 }
 
 impl Running {
+    pub(crate) fn new(dir: TempDir, child: Child) -> Self {
+        Self { dir, child: Runner(child) }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child.0)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -184,12 +204,12 @@ impl Running {
         wait_for(what, || snapshot(self.dir.path()).filter(|snapshot| condition(snapshot)));
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
     }
 
     pub(crate) fn wait(mut self) -> Ended {
-        let status = wait_for("the end of the runner", || self.child.try_wait().unwrap());
+        let status = wait_for("the end of the runner", || self.child.0.try_wait().unwrap());
         let stderr = fs::read(self.path("stderr")).unwrap();
         let snapshot = snapshot(self.dir.path());
         let Snapshot { record, history } = snapshot

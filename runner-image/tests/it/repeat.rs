@@ -125,8 +125,8 @@ fn message_of_a_killed_runner_tells_that_an_execution_began() {
     );
     let running = Pod::new(script).repeat("endless", json!({"periodSeconds": 1})).start();
     running.wait_for_file("second");
-    let pid =
-        fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.child.id())).unwrap_or_default();
+    let pid = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid().as_raw_pid()))
+        .unwrap_or_default();
     running.signal(Signal::KILL);
     let ended = running.wait();
     // Without a pod nobody ends the script in the runner's place.
