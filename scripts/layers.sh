@@ -59,8 +59,6 @@ layer_unit() {
   tests/build_sh.sh
   step "libraries and programs"
   cargo test --quiet --workspace --lib --bins --locked
-  step "api and core: models"
-  cargo test --quiet --package scriptrunner-api --package scriptrunner-core --tests --locked
   step "the runner as a process"
   have python3 || fail "python3 is missing" "install it; the runner's tests run Python scripts"
   cargo test --quiet --package scriptrunner-runner --tests --locked
