@@ -29,8 +29,13 @@ struct AtWork {
 
 impl AtWork {
     async fn new(stage: &Stage, node: &str) -> Self {
+        Self::after(stage, node, "").await
+    }
+
+    /// At work after some first lines of its own.
+    async fn after(stage: &Stage, node: &str, lines: &str) -> Self {
         // Makes the script, and so its digest among the runner's arguments, this test's own.
-        let script = format!("{WAITS}  # {}", stage.namespace);
+        let script = format!("{lines}{WAITS}  # {}", stage.namespace);
         let subject = stage.submit("subject", json!({"nodeNames": [node], "script": script})).await;
         subject.until("Running", |object| state(object, node).0 == "Running").await;
         let runner =
@@ -140,6 +145,20 @@ async fn a_killed_runner_is_told_apart() {
         processes::kill(runner);
         let object = subject.until_failed().await;
         assert_eq!(state(&object, &node), ("Unknown", "RunnerKilled"));
+        assert_eq!((entry(&object, &node).executions, entry(&object, &node).attempts), (1, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_the_script_scribbled_over_is_not_believed() {
+    beside_others("ends::no_message", &[], async |stage| {
+        let node = stage.some_node();
+        let lines = "open('/dev/termination-log', 'w').write('{\"state\": \"Succeeded\"}')\n";
+        let AtWork { subject, runner, .. } = AtWork::after(&stage, &node, lines).await;
+        processes::kill(runner);
+        let object = subject.until_failed().await;
+        assert_eq!(state(&object, &node), ("Unknown", "NoMessage"));
         assert_eq!((entry(&object, &node).executions, entry(&object, &node).attempts), (1, 1));
     })
     .await;
