@@ -102,6 +102,8 @@ async fn spread(
 /// Deletes the pods of objects that no longer exist. The watch may lag behind, so the API server is asked first.
 async fn sweep(context: &Context, store: &Store<Guarded>) {
     let live: HashSet<String> = store.state().iter().filter_map(|object| object.meta().uid.clone()).collect();
+    // Also of objects without pods: a memory holds a whole object.
+    context.world.forget_all_but(&live);
     let owners = context.world.pods().owners();
     for owner in owners.into_iter().filter(|owner| !live.contains(owner.as_str())) {
         if let Err(error) = sweep_owner(context, &owner).await {

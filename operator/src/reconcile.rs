@@ -11,7 +11,12 @@ use scriptrunner_api::{
     reason::NodeReason,
     v1alpha1::{NodeState, ScriptRunner, ScriptRunnerStatus},
 };
-use scriptrunner_core::{names::short_id, observed::PodFacts, plan::plan, validate::validate};
+use scriptrunner_core::{
+    names::short_id,
+    observed::{PodFacts, Presence},
+    plan::plan,
+    validate::validate,
+};
 
 use crate::{
     apply::apply,
@@ -127,9 +132,7 @@ fn look_again(
         || sight.observed.config_map_conflict.is_some()
         || !sight.observed.pod_conflicts.is_empty();
     let stripped =
-        sight.observed.pods.iter().any(|pod| {
-            pod.presence == scriptrunner_core::observed::Presence::Unconfirmed && !pod.has_ended()
-        });
+        sight.observed.pods.iter().any(|pod| pod.presence == Presence::Unconfirmed && !pod.has_ended());
     [next.map(until), wait, (refused || stripped).then_some(context.config.timers.refusal_retry)]
         .into_iter()
         .flatten()

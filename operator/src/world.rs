@@ -7,7 +7,7 @@ pub mod memory;
 pub mod pods;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -60,9 +60,29 @@ impl World {
         change(memories.entry(uid.to_owned()).or_default())
     }
 
+    /// Forgets the objects that are not among these UIDs.
+    pub fn forget_all_but(&self, live: &HashSet<String>) {
+        lock(&self.memories).retain(|uid, _| live.contains(uid));
+    }
+
     /// Forgets the object with this UID.
     pub fn forget(&self, uid: &str) {
         lock(&self.memories).remove(uid);
         self.config_maps().remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_that_are_gone_are_forgotten() {
+        let world = World::default();
+        world.remember("gone", |memory| memory.failures = 1);
+        world.remember("live", |memory| memory.failures = 2);
+        world.forget_all_but(&HashSet::from(["live".to_owned()]));
+        assert_eq!(world.remember("gone", |memory| memory.failures), 0);
+        assert_eq!(world.remember("live", |memory| memory.failures), 2);
     }
 }

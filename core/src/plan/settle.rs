@@ -2,6 +2,7 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scriptrunner_api::{
+    pinned::PinnedSpec,
     reason::NodeReason,
     v1alpha1::{NodeState, NodeStatus},
 };
@@ -17,7 +18,7 @@ use crate::{
 /// Takes in every pod's state and every vanished node.
 pub(super) fn settle(draft: &mut Draft, observed: &Observed) {
     let run = draft.run_number();
-    let endless = observed.object.spec.repeat.as_ref().is_some_and(|repeat| repeat.count.is_none());
+    let endless = is_endless(draft, observed);
     let (now, history_limit) = (draft.now, draft.history_limit);
     let by_node = pods_by_node(observed);
     for (name, node_entry) in &mut draft.status.nodes {
@@ -46,6 +47,13 @@ pub(super) fn settle(draft: &mut Draft, observed: &Observed) {
         }
     }
     drop_unstarted_gone_nodes(draft);
+}
+
+/// Whether the current run repeats endlessly. The live spec tells only while it is what the run is pinned to.
+fn is_endless(draft: &Draft, observed: &Observed) -> bool {
+    let spec = &observed.object.spec;
+    spec.repeat.as_ref().is_some_and(|repeat| repeat.count.is_none())
+        && draft.status.run.as_ref().is_some_and(|run| run.spec_hash == PinnedSpec::of(spec).spec_hash())
 }
 
 /// A gone node that never started in the run is not desired any more.

@@ -353,6 +353,17 @@ fn an_endless_repetition_that_breaks_at_once_does_not_spin() {
 }
 
 #[test]
+fn an_edit_to_an_endless_repetition_does_not_prolong_the_run_before() {
+    let mut toy = Toy::new(HELLO, 1);
+    toy.settle();
+    toy.edit("{script: x, nodeLabelSelector: {}, mode: Privileged, repeat: {periodSeconds: 1}}");
+    toy.settle();
+    toy.end("n1", &failed(1, "x"));
+    toy.settle();
+    assert_eq!(toy.states(), ["Failed"]);
+}
+
+#[test]
 fn a_privileged_mode_waits_for_its_namespace() {
     let spec = "{script: x, nodeLabelSelector: {}, mode: Privileged, parallelism: '100%', executionDeadlineSeconds: 9}";
     let mut toy = Toy::new(spec, 1);
