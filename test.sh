@@ -26,7 +26,7 @@ usage: ./test.sh [--keep] [check | unit | it | e2e | all | faults]...    default
   check    format, lints, each crate alone, docs, generated files, licences, shell scripts
   unit     everything that needs no cluster, and the runner as a process
   it       against a real API server (root: a local cluster named "test")
-  e2e      the images on real nodes (root: the same cluster)
+  e2e      the images on real nodes, and what happens when things break (root: the same cluster)
   all      check, unit, it, e2e
   faults   the exhaustive tests that the others leave out (root; long)
   --keep   leaves the cluster "test" up

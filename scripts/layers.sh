@@ -66,34 +66,42 @@ layer_unit() {
 
 layer_it() {
   start_test_cluster
-  # An operator in the cluster would do the work that the tests want to see done by theirs.
-  "${KUBECTL[@]}" delete --ignore-not-found --namespace scriptrunner-system deployment/scriptrunner-operator
-  apply_definitions
-  run_cluster_tests scriptrunner-operator it
+  install_without_operator
+  # Those of faults need images, and the cluster to themselves.
+  run_cluster_tests scriptrunner-operator it --skip faults::
   step "the local cluster itself"
   cargo test --quiet --package scriptrunner-testcluster --test cluster --locked
+}
+
+# An operator in the cluster would do the work that tests want to see done by theirs.
+install_without_operator() {
+  "${KUBECTL[@]}" delete --ignore-not-found --namespace scriptrunner-system deployment/scriptrunner-operator
+  apply_definitions
 }
 
 # The operator as it is built, with a shorter time until the pod of an endless repetition hands over.
 install_for_tests() {
   # shellcheck disable=SC2034 # read by scripts/cluster.sh
   MORE_OPERATOR_ENVIRONMENT=',{"name":"SCRIPTRUNNER_HANDOVER_SECONDS","value":"20"}'
-  build_images
-  load_images
   install_scriptrunner
 }
 
 layer_e2e() {
   start_test_cluster
+  build_images
+  load_images
+  install_without_operator
+  run_cluster_tests scriptrunner-operator it faults::
   install_for_tests
   run_cluster_tests scriptrunner-testcluster e2e
 }
 
 layer_faults() {
   start_test_cluster
-  "${KUBECTL[@]}" delete --ignore-not-found --namespace scriptrunner-system deployment/scriptrunner-operator
-  apply_definitions
-  run_cluster_tests scriptrunner-operator it --ignored
+  build_images
+  load_images
+  install_without_operator
+  run_cluster_tests scriptrunner-operator it --ignored faults::
   install_for_tests
   run_cluster_tests scriptrunner-testcluster e2e --ignored twenty_kills
   step "exhaustive properties"

@@ -46,6 +46,10 @@ pub const WORK_DIR: &str = "/scriptrunner/work";
 pub const STATE_DIR: &str = "/scriptrunner/state";
 /// File in [`STATE_DIR`] that exists from before the first execution on.
 pub const STARTED_FILE: &str = "started";
+/// Folder of the token that the runner identifies itself with to the operator, and to nobody else.
+pub const TOKEN_DIR: &str = "/scriptrunner/token";
+/// File name of the token in [`TOKEN_DIR`].
+pub const TOKEN_FILE: &str = "token";
 /// Where the node's `/` is mounted in mode `PrivilegedWithHostFS`.
 pub const HOST_ROOT: &str = "/host";
 /// The kubelet's default termination message file.

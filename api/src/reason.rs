@@ -46,8 +46,9 @@ reasons! {
         Restarted,
         /// The pod was told to end while the script ran.
         Interrupted,
-        /// The runner ended the pod to hand its results over; the repetition goes on in the next pod.
-        HandedOver,
+        /// The runner had no session with the operator for too long and ended its pod to hand its results over; the
+        /// repetition goes on in the next pod.
+        NoSession,
         /// The runner could not do its work, for example write to its folders.
         RunnerFailed,
         /// Nothing was executed.

@@ -1,7 +1,11 @@
 //! What is known at one moment, as plain data: the object, nodes, pods, ConfigMaps. Small parts of the cluster's objects,
 //! because a real Node has 20 KB and there may be 5,000. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    sync::Arc,
+};
 
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Node, Pod, Taint},
@@ -10,8 +14,11 @@ use k8s_openapi::{
 };
 use scriptrunner_api::{
     labels,
-    v1alpha1::{ScriptRunnerSpec, ScriptRunnerStatus},
+    snapshot::Snapshot,
+    v1alpha1::{ScriptRunner, ScriptRunnerSpec, ScriptRunnerStatus},
 };
+
+use crate::{names::short_id, pod::FAILURES_BEFORE};
 
 /// Everything that one reconcile of one ScriptRunner may know.
 #[derive(Clone, Debug)]
@@ -19,11 +26,11 @@ pub struct Observed {
     /// The object itself.
     pub object: ObjectFacts,
     /// The status as it is stored; none if there never was one.
-    pub previous: Option<ScriptRunnerStatus>,
+    pub previous: Option<StoredStatus>,
     /// Every node, by name.
-    pub nodes: BTreeMap<String, NodeFacts>,
+    pub nodes: Arc<BTreeMap<String, NodeFacts>>,
     /// Pods owned by this object, also ended and vanished ones whose outcome may not be stored yet.
-    pub pods: Vec<PodFacts>,
+    pub pods: Vec<Arc<PodFacts>>,
     /// Nodes on which a pod of another object with the same namespace and name still exists.
     pub occupied_nodes: BTreeSet<String>,
     /// ConfigMaps owned by this object.
@@ -38,6 +45,36 @@ pub struct Observed {
     pub config_map_conflict: Option<String>,
     /// Nodes whose next pod's name is taken by a pod that is not ours, with what is wrong.
     pub pod_conflicts: BTreeMap<String, PodConflict>,
+    /// What sessions brought, by UID of the pod.
+    pub sessions: BTreeMap<String, SessionFacts>,
+}
+
+/// The status of an object as it is stored. Shared with whoever holds the object: it may have thousands of entries.
+#[derive(Clone, Debug)]
+pub struct StoredStatus(Arc<ScriptRunner>);
+
+impl StoredStatus {
+    /// The status of the object, if it has one.
+    pub fn of(object: &Arc<ScriptRunner>) -> Option<Self> {
+        object.status.is_some().then(|| Self(object.clone()))
+    }
+}
+
+impl Deref for StoredStatus {
+    type Target = ScriptRunnerStatus;
+
+    fn deref(&self) -> &ScriptRunnerStatus {
+        self.0.status.as_ref().expect("it should only be made of an object that has a status")
+    }
+}
+
+/// What the session of a pod's runner brought. The newest snapshot stays when the session ends, until it is stored.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SessionFacts {
+    /// Whether the runner is connected now.
+    pub connected: bool,
+    /// The newest snapshot, with every execution that is not known to be stored.
+    pub snapshot: Option<Arc<Snapshot>>,
 }
 
 /// A pod's name is taken by something that is not ours.
@@ -77,6 +114,8 @@ pub struct NodeFacts {
     pub name: String,
     /// UID: another one under the same name is another node.
     pub uid: String,
+    /// Short id of the UID, as the status has it.
+    pub id: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Taints.
@@ -108,9 +147,11 @@ impl NodeFacts {
         let ready = status
             .and_then(|status| status.conditions.as_ref())
             .and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "Ready"));
+        let uid = node.metadata.uid.clone()?;
         Some(Self {
             name: node.metadata.name.clone()?,
-            uid: node.metadata.uid.clone()?,
+            id: short_id(&uid),
+            uid,
             labels: node.metadata.labels.clone().unwrap_or_default(),
             taints: spec
                 .and_then(|spec| spec.taints.as_ref())
@@ -170,6 +211,8 @@ pub struct PodFacts {
     pub name: String,
     /// UID.
     pub uid: String,
+    /// Short id of the UID, as the status has it.
+    pub id: String,
     /// resourceVersion as a number; it orders what two sources say of one pod.
     pub resource_version: u64,
     /// UID of the ScriptRunner that controls it.
@@ -180,10 +223,14 @@ pub struct PodFacts {
     pub node: String,
     /// UID of the Node it was made for.
     pub node_uid: String,
+    /// Short id of that UID.
+    pub node_id: String,
     /// The run.
     pub run: u64,
     /// Ordinal of the pod within the run.
     pub attempt: u32,
+    /// Failures on its node, over all runs, that were counted when it was made.
+    pub failures_before: u64,
     /// When it was created.
     pub created: Option<Timestamp>,
     /// Whether it is still there.
@@ -309,17 +356,25 @@ impl PodFacts {
         let metadata = &pod.metadata;
         let spec = pod.spec.as_ref()?;
         let status = pod.status.as_ref();
+        let uid = metadata.uid.clone()?;
         Some(Self {
             namespace: metadata.namespace.clone()?,
             name: metadata.name.clone()?,
-            uid: metadata.uid.clone()?,
+            id: short_id(&uid),
+            uid,
             resource_version: metadata.resource_version.as_deref()?.parse().ok()?,
             owner_uid,
             owner_name,
             node,
+            node_id: short_id(&node_uid),
             node_uid,
             run,
             attempt,
+            failures_before: metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(FAILURES_BEFORE)?.parse().ok())
+                .unwrap_or(0),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             presence: Presence::Present,
             deleting: metadata.deletion_timestamp.is_some(),

@@ -8,21 +8,24 @@ mod cleanup;
 mod entry;
 mod pacing;
 mod run;
+mod runners;
 mod settle;
 mod targets;
 
 pub(crate) use targets::TOLERATED_TAINTS;
 
-use std::collections::HashMap;
-
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Pod},
     jiff::Timestamp,
 };
-use scriptrunner_api::v1alpha1::{NodeStatus, ScriptRunnerStatus};
+use scriptrunner_api::{
+    session::Ack,
+    v1alpha1::{NodeStatus, ScriptRunnerStatus},
+};
 
+use self::runners::{Heard, Runners};
 use crate::{
-    observed::{Observed, PodFacts},
+    observed::Observed,
     pod::PodSettings,
     status::{self, groups::Answers},
     validate::{Refusal, ValidRun},
@@ -67,8 +70,19 @@ pub struct Plan {
     pub status: Option<ScriptRunnerStatus>,
     /// Newest answers of the nodes, to be remembered until the next plan: the status may have no room for them.
     pub answers: Answers,
+    /// Snapshots of sessions that the status contains: to be acknowledged once it is stored.
+    pub taken: Vec<Taken>,
     /// When to look again even if nothing changes.
     pub next: Option<Timestamp>,
+}
+
+/// A snapshot that a status contains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// UID of the pod whose session brought it.
+    pub pod_uid: String,
+    /// Which snapshot.
+    pub ack: Ack,
 }
 
 /// Decides. `valid` is the outcome of [`crate::validate::validate`] for the observed spec.
@@ -83,41 +97,47 @@ pub fn plan(
             actions: cleanup::delete_everything(observed),
             status: None,
             answers: Answers::new(),
+            taken: Vec::new(),
             next: None,
         };
     }
+    let runners = Runners::of(observed);
     let mut draft = Draft::new(observed, now);
-    settle::settle(&mut draft, observed);
+    settle::settle(&mut draft, observed, &runners);
     let accepted = run::accept(valid, observed);
     let mut actions = Vec::new();
     if let Ok(run) = &accepted {
         let pinned = run::advance(&mut draft, run, observed, &mut actions);
         if pinned {
             targets::judge(&mut draft, run, observed);
-            settle::enforce_start_deadlines(&mut draft, run, observed);
-            actions.extend(pacing::start(&mut draft, run, observed, settings));
+            settle::enforce_start_deadlines(&mut draft, run, observed, &runners);
+            actions.extend(pacing::start(&mut draft, run, observed, &runners, settings));
         }
     }
-    actions.extend(cleanup::surplus(&draft, observed, accepted.as_ref().ok().copied()));
+    actions.extend(cleanup::surplus(&draft, observed, &runners, accepted.as_ref().ok().copied()));
     let accepted = match run::inputs_conflict(observed) {
         Some(refusal) => accepted.and(Err(refusal)),
         None => accepted,
     };
+    draft.status.connected = runners.connected(&draft.status);
     let (status, answers) = status::verdict::assemble(draft.status, &accepted, observed, now);
-    Plan { actions, status: Some(status), answers, next: draft.next }
+    let taken = runners::taken(&draft.heard, &status.nodes);
+    Plan { actions, status: Some(status), answers, taken, next: draft.next }
 }
 
 /// The status while it is being brought up to date.
-struct Draft {
+struct Draft<'a> {
     status: ScriptRunnerStatus,
+    /// Snapshots that its entries contain.
+    heard: Vec<Heard<'a>>,
     now: Timestamp,
     next: Option<Timestamp>,
     history_limit: usize,
 }
 
-impl Draft {
+impl Draft<'_> {
     fn new(observed: &Observed, now: Timestamp) -> Self {
-        let mut status = observed.previous.clone().unwrap_or_default();
+        let mut status = observed.previous.as_deref().cloned().unwrap_or_default();
         if status.object_uid.as_deref() != Some(observed.object.uid.as_str()) {
             // A status from a backup: what it says of nodes is honoured, what it says of generations is of another object.
             status.accepted_generation = None;
@@ -125,7 +145,13 @@ impl Draft {
         }
         let history_limit =
             observed.object.spec.history_limit.unwrap_or(scriptrunner_api::v1alpha1::DEFAULT_HISTORY_LIMIT);
-        Self { status, now, next: None, history_limit: history_limit.clamp(1, 100) as usize }
+        Self {
+            status,
+            heard: Vec::new(),
+            now,
+            next: None,
+            history_limit: history_limit.clamp(1, 100) as usize,
+        }
     }
 
     /// Number of the current run; 0 before the first.
@@ -137,15 +163,6 @@ impl Draft {
     fn look_again_at(&mut self, when: Timestamp) {
         self.next = Some(self.next.map_or(when, |next| next.min(when)));
     }
-}
-
-/// Pods by the name of the node that they were made for.
-fn pods_by_node(observed: &Observed) -> HashMap<&str, Vec<&PodFacts>> {
-    let mut by_node: HashMap<&str, Vec<&PodFacts>> = HashMap::new();
-    for pod in &observed.pods {
-        by_node.entry(pod.node.as_str()).or_default().push(pod);
-    }
-    by_node
 }
 
 /// The stored entry of a node, if the stored status is of the given run.

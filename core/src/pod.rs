@@ -7,8 +7,9 @@ use k8s_openapi::{
         Affinity, Capabilities, ConfigMap, ConfigMapKeySelector, ConfigMapVolumeSource, Container,
         EmptyDirVolumeSource, EnvVar, EnvVarSource, HostPathVolumeSource, NodeAffinity, NodeSelector,
         NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
-        ResourceFieldSelector, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext,
-        Toleration, Volume, VolumeMount,
+        ProjectedVolumeSource, ResourceFieldSelector, ResourceRequirements, SeccompProfile,
+        SecretKeySelector, SecurityContext, ServiceAccountTokenProjection, Toleration, Volume, VolumeMount,
+        VolumeProjection,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -17,6 +18,7 @@ use k8s_openapi::{
 };
 use scriptrunner_api::{
     GROUP, VERSION, labels,
+    session::AUDIENCE,
     v1alpha1::{self, AccessMode, Mode, RunAs},
 };
 
@@ -29,6 +31,9 @@ use crate::{
 
 /// The numeric user of mode Normal: the usual number of `nonroot` in minimal images.
 const NON_ROOT_USER: i64 = 65532;
+/// Annotation of a pod: failures on its node, over all runs, that were counted when it was made. What its runner reports
+/// comes on top, however often and in whatever order it is heard.
+pub const FAILURES_BEFORE: &str = "scriptrunner.io/failures-before";
 /// Time that the runner has after the script's grace period, to write its message.
 const RUNNER_GRACE_SECONDS: i64 = 5;
 
@@ -41,8 +46,25 @@ pub struct PodSettings {
     pub default_memory: Option<String>,
     /// Ephemeral storage request and limit; none on clusters whose kubelets cannot count it.
     pub default_ephemeral_storage: Option<String>,
-    /// After how many seconds the pod of an endless repetition ends to hand its results over.
+    /// After how many seconds without a session the pod of an endless repetition ends to hand its results over.
     pub handover_seconds: u32,
+    /// How long a runner that has ended waits at most until its answer is stored.
+    pub linger_seconds: u32,
+    /// How long the token of a runner is valid, in seconds; the kubelet renews it before.
+    pub token_lifetime_seconds: u32,
+    /// Where runners find the operator; none if they cannot.
+    pub session: Option<SessionSettings>,
+}
+
+/// Where runners find the operator, and how they know that it is it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// Address and port.
+    pub address: String,
+    /// The name in the operator's certificate, a DNS name that leads to it as well.
+    pub name: String,
+    /// Authorities of the operator's certificate, each in DER, base64.
+    pub authorities: Vec<String>,
 }
 
 /// Which pod is made.
@@ -63,6 +85,8 @@ pub struct Target {
     pub last_start_seconds: Option<i64>,
     /// Executions to make; none is endless.
     pub remaining: Option<u64>,
+    /// Failures on the node that are counted so far.
+    pub failures_before: u64,
     /// Whether the scheduler places it.
     pub by_scheduler: bool,
 }
@@ -122,6 +146,7 @@ fn pod_metadata(object: &ObjectFacts, mode: Mode, target: &Target) -> ObjectMeta
     pod_labels.insert("sidecar.istio.io/inject".to_owned(), "false".to_owned());
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(labels::NODE.to_owned(), target.node.clone());
+    annotations.insert(FAILURES_BEFORE.to_owned(), target.failures_before.to_string());
     annotations.insert("linkerd.io/inject".to_owned(), "disabled".to_owned());
     annotations.insert("cluster-autoscaler.kubernetes.io/safe-to-evict".to_owned(), "true".to_owned());
     metadata
@@ -139,7 +164,7 @@ fn pod_spec(object: &ObjectFacts, valid: &ValidRun, target: &Target, settings: &
         termination_grace_period_seconds: Some(i64::from(valid.limits.grace_seconds) + RUNNER_GRACE_SECONDS),
         security_context: Some(pod_security(valid)),
         containers: vec![container(valid, target, settings)],
-        volumes: Some(volumes(mode, config_map_name(&object.uid, target.run, &valid.spec_hash))),
+        volumes: Some(volumes(mode, config_map_name(&object.uid, target.run, &valid.spec_hash), settings)),
         ..PodSpec::default()
     }
 }
@@ -225,7 +250,7 @@ fn container(valid: &ValidRun, target: &Target, settings: &PodSettings) -> Conta
         env: (!valid.pinned.env.is_empty()).then(|| valid.pinned.env.iter().map(environment).collect()),
         resources: resources(settings),
         security_context: Some(container_security(valid)),
-        volume_mounts: Some(mounts(valid)),
+        volume_mounts: Some(mounts(valid, settings)),
         termination_message_path: Some(labels::TERMINATION_LOG.to_owned()),
         termination_message_policy: Some("File".to_owned()),
         ..Container::default()
@@ -259,6 +284,14 @@ fn arguments(valid: &ValidRun, target: &Target, settings: &PodSettings) -> Vec<S
     }
     if let Some(last_start) = target.last_start_seconds {
         flag("last-start", last_start.to_string());
+    }
+    if let Some(SessionSettings { address, name, authorities }) = &settings.session {
+        flag("session-address", address.clone());
+        flag("session-name", name.clone());
+        for authority in authorities {
+            flag("session-authority", authority.clone());
+        }
+        flag("linger-seconds", settings.linger_seconds.to_string());
     }
     if target.remaining.is_none() {
         flag("handover-seconds", settings.handover_seconds.to_string());
@@ -313,7 +346,7 @@ fn resources(settings: &PodSettings) -> Option<ResourceRequirements> {
     })
 }
 
-fn mounts(valid: &ValidRun) -> Vec<VolumeMount> {
+fn mounts(valid: &ValidRun, settings: &PodSettings) -> Vec<VolumeMount> {
     let mount = |name: &str, path: &str| VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),
@@ -325,6 +358,9 @@ fn mounts(valid: &ValidRun) -> Vec<VolumeMount> {
         mount("state", labels::STATE_DIR),
         mount("tmp", "/tmp"),
     ];
+    if settings.session.is_some() {
+        mounts.push(VolumeMount { read_only: Some(true), ..mount("token", labels::TOKEN_DIR) });
+    }
     if valid.pinned.mode == Mode::PrivilegedWithHostFS {
         let host = mount("host", labels::HOST_ROOT);
         mounts.push(match valid.pinned.host_access_mode {
@@ -341,7 +377,7 @@ fn mounts(valid: &ValidRun) -> Vec<VolumeMount> {
     mounts
 }
 
-fn volumes(mode: Mode, config_map: String) -> Vec<Volume> {
+fn volumes(mode: Mode, config_map: String, settings: &PodSettings) -> Vec<Volume> {
     let empty_dir = |name: &str| Volume {
         name: name.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource::default()),
@@ -357,6 +393,9 @@ fn volumes(mode: Mode, config_map: String) -> Vec<Volume> {
         empty_dir("state"),
         empty_dir("tmp"),
     ];
+    if settings.session.is_some() {
+        volumes.push(token(settings.token_lifetime_seconds));
+    }
     if mode == Mode::PrivilegedWithHostFS {
         volumes.push(Volume {
             name: "host".to_owned(),
@@ -365,6 +404,26 @@ fn volumes(mode: Mode, config_map: String) -> Vec<Volume> {
         });
     }
     volumes
+}
+
+/// A token that says which pod it is, for the operator and for nobody else: the API server refuses its audience.
+fn token(lifetime_seconds: u32) -> Volume {
+    let projection = ServiceAccountTokenProjection {
+        audience: Some(AUDIENCE.to_owned()),
+        expiration_seconds: Some(i64::from(lifetime_seconds)),
+        path: labels::TOKEN_FILE.to_owned(),
+    };
+    Volume {
+        name: "token".to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            sources: Some(vec![VolumeProjection {
+                service_account_token: Some(projection),
+                ..VolumeProjection::default()
+            }]),
+            ..ProjectedVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! reason here. Pure.
 //!
 //! The state of the `runner` container decides, not the pod's phase; and within it the runner's own record decides, if it
-//! is there and speaks of this pod.
+//! is there and speaks of this pod. A record comes in the termination message, over the pod's session, or both: then the
+//! newer one decides, and the histories are united.
 
 use scriptrunner_api::{
     reason::NodeReason,
@@ -10,7 +11,10 @@ use scriptrunner_api::{
     v1alpha1::NodeState,
 };
 
-use crate::observed::{ContainerFacts, PodFacts, Presence};
+use crate::{
+    observed::{ContainerFacts, PodFacts, Presence},
+    status::merge::merge_history,
+};
 
 /// Signal number of SIGKILL.
 const SIGKILL: i32 = 9;
@@ -53,22 +57,27 @@ pub struct Outcome {
     pub reason: Option<NodeReason>,
     /// Why, in a sentence; may be empty.
     pub message: String,
-    /// What the runner left, if it could be read.
+    /// What the runner left, if anything could be read: termination message and session united.
     pub snapshot: Option<Snapshot>,
     /// Executions that began and left no result.
     pub lost_executions: u64,
+    /// Whether what the runner did last is unknown: there is no termination message, and its session did not say that it
+    /// is done. The lost execution then is the newest one that began as far as is known, or else one that nobody knows of.
+    pub unseen: bool,
     /// Whether the repetition goes on in the next pod.
     pub handed_over: bool,
 }
 
 impl Outcome {
-    fn unknown(reason: NodeReason, message: impl Into<String>) -> Self {
+    /// The end of a pod that nobody saw.
+    pub(crate) fn unknown(reason: NodeReason, message: impl Into<String>) -> Self {
         Self {
             state: NodeState::Unknown,
             reason: Some(reason),
             message: message.into(),
             snapshot: None,
             lost_executions: 1,
+            unseen: true,
             handed_over: false,
         }
     }
@@ -76,10 +85,27 @@ impl Outcome {
     fn failed(reason: NodeReason, message: impl Into<String>) -> Self {
         Self { state: NodeState::Failed, ..Self::unknown(reason, message) }
     }
+
+    fn superseded() -> Self {
+        Self { state: NodeState::Stopped, ..Self::unknown(NodeReason::Superseded, "a newer run came first") }
+    }
 }
 
-/// Where the pod stands. `superseded` tells that the operator itself stopped it for a newer run.
-pub fn pod_state(pod: &PodFacts, superseded: bool) -> PodState {
+/// What is known of a pod beside what the API server shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// The newest snapshot of its session, if it speaks of this pod.
+    pub live: Option<&'a Snapshot>,
+    /// Whether its runner is known to have started, because it spoke before.
+    pub has_started: bool,
+    /// Whether the operator itself stopped it for a newer run.
+    pub superseded: bool,
+    /// Whether the repetition is endless, so that the next pod needs this one's container to have ended.
+    pub endless: bool,
+}
+
+/// Where the pod stands.
+pub fn pod_state(pod: &PodFacts, beside: Beside<'_>) -> PodState {
     match &pod.container {
         ContainerFacts::Terminated { exit_code, reason, message, .. } => {
             if !pod.container.started() {
@@ -89,17 +115,32 @@ pub fn pod_state(pod: &PodFacts, superseded: bool) -> PodState {
                 );
                 return ended(Outcome {
                     lost_executions: 0,
+                    unseen: false,
                     ..Outcome::failed(NodeReason::ContainerNotStarted, text)
                 });
             }
-            ended(terminated(pod, *exit_code, reason, message, superseded))
+            ended(terminated(pod, *exit_code, reason, message, beside))
         }
         ContainerFacts::Running => match pod.presence {
-            Presence::Present if pod.phase == "Failed" => ended(failed_without_end(pod)),
-            Presence::Present | Presence::Unconfirmed => PodState::Running,
-            Presence::Gone => ended(vanished(pod, superseded)),
+            Presence::Present if pod.phase == "Failed" => {
+                ended(unseen(pod, "", beside, failed_without_end(pod)))
+            }
+            Presence::Present | Presence::Unconfirmed => at_work(beside),
+            Presence::Gone => ended(unseen(pod, "", beside, vanished(pod, beside))),
         },
-        ContainerFacts::Absent | ContainerFacts::Waiting { .. } => not_started(pod, superseded),
+        ContainerFacts::Absent | ContainerFacts::Waiting { .. } => not_started(pod, beside),
+    }
+}
+
+/// Whether the runner said that it will execute nothing more.
+pub fn is_final(record: &Record) -> bool {
+    match NodeState::parse(&record.state) {
+        NodeState::Succeeded
+        | NodeState::Failed
+        | NodeState::Stopped
+        | NodeState::Skipped
+        | NodeState::Unknown => true,
+        NodeState::Pending | NodeState::Starting | NodeState::Running => record.handed_over,
     }
 }
 
@@ -107,7 +148,37 @@ fn ended(outcome: Outcome) -> PodState {
     PodState::Ended(Box::new(outcome))
 }
 
-fn not_started(pod: &PodFacts, superseded: bool) -> PodState {
+/// The container has not ended as far as the API server knows. What the runner says may end the node's part at once, unless
+/// the container's end can still change what it means: SIGKILL may have been for want of memory, and a stop has a cause.
+fn at_work(beside: Beside<'_>) -> PodState {
+    let Beside { live, has_started: _, superseded: _, endless } = beside;
+    let outcome = live.filter(|live| {
+        !endless
+            && match NodeState::parse(&live.record.state) {
+                NodeState::Succeeded => true,
+                NodeState::Failed => live.record.signal != Some(SIGKILL),
+                NodeState::Pending
+                | NodeState::Starting
+                | NodeState::Running
+                | NodeState::Skipped
+                | NodeState::Stopped
+                | NodeState::Unknown => false,
+            }
+    });
+    outcome.and_then(|live| concluded(live, "", NodeReason::Interrupted)).map_or(PodState::Running, ended)
+}
+
+fn not_started(pod: &PodFacts, beside: Beside<'_>) -> PodState {
+    if beside.live.is_some() || beside.has_started {
+        // The runner spoke, so it was started, whatever the API server knows of it.
+        return match pod.presence {
+            Presence::Present | Presence::Unconfirmed if pod.phase != "Failed" => at_work(beside),
+            Presence::Present | Presence::Unconfirmed => {
+                ended(unseen(pod, "", beside, failed_without_end(pod)))
+            }
+            Presence::Gone => ended(unseen(pod, "", beside, vanished(pod, beside))),
+        };
+    }
     if pod.phase == "Failed" {
         let message = if pod.message.is_empty() {
             pod.reason.clone()
@@ -137,16 +208,13 @@ fn not_started(pod: &PodFacts, superseded: bool) -> PodState {
             refused: false,
             message: "the pod was deleted before it started".to_owned(),
         }),
-        Presence::Gone => ended(vanished(pod, superseded)),
+        Presence::Gone => ended(vanished(pod, beside)),
     }
 }
 
-fn vanished(pod: &PodFacts, superseded: bool) -> Outcome {
-    if superseded {
-        return Outcome {
-            state: NodeState::Stopped,
-            ..Outcome::unknown(NodeReason::Superseded, "a newer run came first")
-        };
+fn vanished(pod: &PodFacts, beside: Beside<'_>) -> Outcome {
+    if beside.superseded {
+        return Outcome::superseded();
     }
     Outcome::unknown(
         NodeReason::PodDeleted,
@@ -163,29 +231,38 @@ fn failed_without_end(pod: &PodFacts) -> Outcome {
     )
 }
 
-fn terminated(pod: &PodFacts, exit_code: i32, reason: &str, message: &str, superseded: bool) -> Outcome {
+fn terminated(pod: &PodFacts, exit_code: i32, reason: &str, message: &str, beside: Beside<'_>) -> Outcome {
     match Snapshot::decode(message) {
-        Ok(snapshot) if snapshot.record.run == pod.run && snapshot.record.attempt == pod.attempt => {
-            recorded(pod, exit_code, reason, snapshot, superseded)
+        Ok(left) if left.record.run == pod.run && left.record.attempt == pod.attempt => {
+            let snapshot = match beside.live {
+                Some(live) => united(left, live),
+                None => left,
+            };
+            concluded(&snapshot, reason, stop_reason(pod, beside.superseded))
+                .unwrap_or_else(|| killed_at_work(pod, exit_code, reason, snapshot, beside.superseded))
         }
-        Ok(snapshot) => Outcome::unknown(
-            NodeReason::NoMessage,
-            format!(
-                "the message is of run {} attempt {}, the pod of run {} attempt {}",
-                snapshot.record.run, snapshot.record.attempt, pod.run, pod.attempt
+        Ok(left) => unseen(
+            pod,
+            reason,
+            beside,
+            Outcome::unknown(
+                NodeReason::NoMessage,
+                format!(
+                    "the message is of run {} attempt {}, the pod of run {} attempt {}",
+                    left.record.run, left.record.attempt, pod.run, pod.attempt
+                ),
             ),
         ),
-        Err(error) => unrecorded(pod, exit_code, reason, superseded, &error),
+        Err(error) => {
+            unseen(pod, reason, beside, unrecorded(pod, exit_code, reason, beside.superseded, &error))
+        }
     }
 }
 
 /// The container ended and left no record.
 fn unrecorded(pod: &PodFacts, exit_code: i32, reason: &str, superseded: bool, error: &Error) -> Outcome {
     if superseded {
-        return Outcome {
-            state: NodeState::Stopped,
-            ..Outcome::unknown(NodeReason::Superseded, "a newer run came first")
-        };
+        return Outcome::superseded();
     }
     killed(pod, exit_code, reason).unwrap_or_else(|| {
         Outcome::unknown(
@@ -193,6 +270,25 @@ fn unrecorded(pod: &PodFacts, exit_code: i32, reason: &str, superseded: bool, er
             format!("the container ended with exit code {exit_code} ({reason}); {error}"),
         )
     })
+}
+
+/// An end without a readable message: what the session said last is the outcome if it was final, and else tells at least
+/// what happened before.
+fn unseen(pod: &PodFacts, container_reason: &str, beside: Beside<'_>, outcome: Outcome) -> Outcome {
+    with_last_words(beside.live, container_reason, stop_reason(pod, beside.superseded), outcome)
+}
+
+/// What an end becomes that only the session can tell about.
+pub(crate) fn with_last_words(
+    live: Option<&Snapshot>,
+    container_reason: &str,
+    stop_reason: NodeReason,
+    outcome: Outcome,
+) -> Outcome {
+    match live.map(|live| concluded(live, container_reason, stop_reason)) {
+        Some(Some(told)) => told,
+        Some(None) | None => Outcome { snapshot: live.cloned(), ..outcome },
+    }
 }
 
 /// What the container's state says of an end that the runner could not report.
@@ -212,74 +308,89 @@ fn killed(pod: &PodFacts, exit_code: i32, reason: &str) -> Option<Outcome> {
     None
 }
 
-/// The container ended and the runner's record can be read.
-fn recorded(pod: &PodFacts, exit_code: i32, reason: &str, snapshot: Snapshot, superseded: bool) -> Outcome {
-    let record = &snapshot.record;
-    let lost_executions = record.executions.saturating_sub(finished_executions(&snapshot));
-    let handed_over = record.handed_over;
-    let outcome = match NodeState::parse(&record.state) {
-        NodeState::Succeeded => Outcome { state: NodeState::Succeeded, reason: None, ..told(record) },
-        NodeState::Failed => {
-            let told = Outcome { state: NodeState::Failed, ..told(record) };
-            if reason == "OOMKilled" && record.signal == Some(SIGKILL) {
-                Outcome {
-                    reason: Some(NodeReason::OOMKilled),
-                    message: "the script exceeded the memory limit of the container".to_owned(),
-                    ..told
-                }
-            } else {
-                told
-            }
-        }
-        NodeState::Stopped => {
-            Outcome { state: NodeState::Stopped, reason: Some(stop_reason(pod, superseded)), ..told(record) }
-        }
-        NodeState::Running if handed_over => {
-            Outcome { state: NodeState::Running, reason: Some(NodeReason::HandedOver), ..told(record) }
-        }
-        // The record was written while an execution ran, or between two: the runner was killed.
-        NodeState::Running | NodeState::Pending | NodeState::Starting => killed(pod, exit_code, reason)
-            .unwrap_or_else(|| {
-                if superseded {
-                    return Outcome {
-                        state: NodeState::Stopped,
-                        ..Outcome::unknown(NodeReason::Superseded, "a newer run came first")
-                    };
-                }
-                Outcome::unknown(
-                    NodeReason::RunnerKilled,
-                    format!("the runner was killed at work (exit code {exit_code}, {reason})"),
-                )
-            }),
-        NodeState::Skipped | NodeState::Unknown => Outcome { state: NodeState::Unknown, ..told(record) },
+/// Message and session of one pod. The record with the higher number decides, of two starts of the runner the one that the
+/// container ended with; counts only grow; and the histories are united, because the message may be cut.
+fn united(left: Snapshot, live: &Snapshot) -> Snapshot {
+    let history = merge_history(&left.history, &live.history, usize::MAX);
+    let counts = |record: &Record| (record.executions, record.failures, record.serial);
+    let (ours, theirs) = (counts(&left.record), counts(&live.record));
+    let is_newer = live.record.boot == left.record.boot && live.record.seq > left.record.seq;
+    let decides = if is_newer { live.record.clone() } else { left.record };
+    let record = Record {
+        executions: ours.0.max(theirs.0),
+        failures: ours.1.max(theirs.1),
+        serial: ours.2.max(theirs.2),
+        ..decides
     };
-    Outcome { snapshot: Some(snapshot), lost_executions, handed_over, ..outcome }
+    Snapshot { record, history }
 }
 
-/// Executions whose end the runner recorded: it counts one when it begins, and the newest may be missing its end.
-fn finished_executions(snapshot: &Snapshot) -> u64 {
+/// The end of a superseded pod by its runner's own word, whatever its container still does.
+pub(crate) fn reported_end(live: &Snapshot) -> Option<Outcome> {
+    concluded(live, "", NodeReason::Superseded)
+}
+
+/// The outcome that the runner itself reported; none if it was still at work. `stop_reason` says who stopped it, if it was
+/// stopped.
+fn concluded(snapshot: &Snapshot, container_reason: &str, stop_reason: NodeReason) -> Option<Outcome> {
     let record = &snapshot.record;
-    let newest_is_there = snapshot.history.last().is_some_and(|execution| execution.serial == record.serial);
-    if record.executions == 0
-        || newest_is_there
-        || NodeState::parse(&record.state) != NodeState::Running
-        || record.handed_over
-    {
-        record.executions
-    } else {
-        record.executions - 1
+    let told = || told(snapshot);
+    match NodeState::parse(&record.state) {
+        NodeState::Succeeded => Some(Outcome { state: NodeState::Succeeded, reason: None, ..told() }),
+        NodeState::Failed if container_reason == "OOMKilled" && record.signal == Some(SIGKILL) => {
+            Some(Outcome {
+                state: NodeState::Failed,
+                reason: Some(NodeReason::OOMKilled),
+                message: "the script exceeded the memory limit of the container".to_owned(),
+                ..told()
+            })
+        }
+        NodeState::Failed => Some(Outcome { state: NodeState::Failed, ..told() }),
+        NodeState::Stopped => {
+            Some(Outcome { state: NodeState::Stopped, reason: Some(stop_reason), ..told() })
+        }
+        NodeState::Pending | NodeState::Starting | NodeState::Running if record.handed_over => {
+            Some(Outcome { state: NodeState::Running, reason: Some(NodeReason::NoSession), ..told() })
+        }
+        NodeState::Skipped | NodeState::Unknown => Some(Outcome { state: NodeState::Unknown, ..told() }),
+        NodeState::Pending | NodeState::Starting | NodeState::Running => None,
     }
 }
 
-fn told(record: &Record) -> Outcome {
+fn told(snapshot: &Snapshot) -> Outcome {
+    let record = &snapshot.record;
     Outcome {
         state: NodeState::Unknown,
         reason: NodeReason::parse(&record.reason),
         message: record.message.clone(),
-        snapshot: None,
+        snapshot: Some(snapshot.clone()),
         lost_executions: 0,
-        handed_over: false,
+        unseen: false,
+        handed_over: record.handed_over,
     }
+}
+
+/// The container ended and its message was written while an execution ran, or between two: the runner was killed.
+fn killed_at_work(
+    pod: &PodFacts,
+    exit_code: i32,
+    reason: &str,
+    snapshot: Snapshot,
+    superseded: bool,
+) -> Outcome {
+    let outcome = killed(pod, exit_code, reason).unwrap_or_else(|| {
+        if superseded {
+            return Outcome::superseded();
+        }
+        Outcome::unknown(
+            NodeReason::RunnerKilled,
+            format!("the runner was killed at work (exit code {exit_code}, {reason})"),
+        )
+    });
+    let record = &snapshot.record;
+    let has_result = snapshot.history.last().is_some_and(|newest| newest.serial == record.serial);
+    let lost_executions = u64::from(record.executions > 0 && !has_result);
+    Outcome { snapshot: Some(snapshot), lost_executions, unseen: false, ..outcome }
 }
 
 fn stop_reason(pod: &PodFacts, superseded: bool) -> NodeReason {

@@ -1,6 +1,8 @@
 //! The only writes to children: performs the actions of a plan, in their order.
 
-use futures::future::join_all;
+use std::time::Instant;
+
+use futures::{StreamExt, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, ResourceExt,
@@ -12,7 +14,12 @@ use scriptrunner_core::{
     plan::Action,
 };
 
-use crate::{context::Context, error::Error, metrics::Metrics};
+use crate::{
+    concurrently::{MOST_AT_ONCE, Progress, concurrently},
+    context::Context,
+    error::Error,
+    metrics::Metrics,
+};
 
 /// Whose children are written.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +38,11 @@ impl<'a> From<&'a ObjectFacts> for Owner<'a> {
     }
 }
 
-/// Most pods that are created at the same time.
-const MOST_AT_ONCE: usize = 32;
-
-/// Performs the actions. Refusals by the state of the cluster (quota, admission) are remembered and stop the creations of
-/// this plan; failures of the API server are errors.
-pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -> Result<(), Error> {
+/// Performs the actions, for about as long as a status may wait to be written: what happens meanwhile to thousands of pods is
+/// to be seen meanwhile. Refusals by the state of the cluster (quota, admission) are remembered and stop the creations of this
+/// plan; failures of the API server are errors.
+pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -> Result<Progress, Error> {
+    let until = Context::instant() + context.config.timers.status_interval;
     let mut creations = Vec::new();
     let mut deletions = Vec::new();
     if !actions.iter().any(|action| matches!(action, Action::CreateConfigMap(_) | Action::CreatePod { .. })) {
@@ -54,14 +60,11 @@ pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -
         }
     }
     // Deletions first: they make room, for a quota as well.
-    for batch in deletions.chunks(MOST_AT_ONCE) {
-        for outcome in
-            join_all(batch.iter().map(|(name, uid, why)| delete_pod(context, object, name, uid, why))).await
-        {
-            outcome?;
-        }
+    let calls = deletions.iter().map(|(name, uid, why)| delete_pod(context, object, name, uid, why));
+    match concurrently(calls.collect(), Some(until)).await? {
+        Progress::Done => create_pods(context, object, &creations, until).await,
+        Progress::Unfinished => Ok(Progress::Unfinished),
     }
-    create_pods(context, object, &creations).await
 }
 
 /// What the API server's answer to a creation means.
@@ -212,26 +215,51 @@ pub async fn delete_pod(
     Ok(())
 }
 
-/// Creates pods in growing batches, so that a quota or a policy is met by one request and not by five thousand.
-async fn create_pods(context: &Context, object: Owner<'_>, creations: &[(String, Pod)]) -> Result<(), Error> {
-    let mut rest = creations;
-    let mut size = 1;
-    while !rest.is_empty() {
-        let (batch, after) = rest.split_at(size.min(rest.len()));
-        let outcomes = join_all(batch.iter().map(|(node, pod)| create_pod(context, object, node, pod))).await;
-        let mut refused = None;
-        for outcome in outcomes {
-            refused = outcome?.or(refused);
-        }
-        let stop = refused.is_some();
-        context.world.remember(object.uid, |memory| memory.refusal = refused);
-        if stop {
-            return Ok(());
-        }
-        rest = after;
-        size = (size * 2).min(MOST_AT_ONCE);
+/// Creates pods, ever more of them at the same time: each that is accepted makes room for one more. So a quota or a policy
+/// is met by one request and not by five thousand, and then the API server is kept busy. A refusal or a failure ends it; what
+/// is under way by then is waited for.
+async fn create_pods(
+    context: &Context,
+    object: Owner<'_>,
+    creations: &[(String, Pod)],
+    until: Instant,
+) -> Result<Progress, Error> {
+    let asked_to_wait = context.pressure.hold(Context::instant()).is_some();
+    let (is_refused, room) = context
+        .world
+        .remember(object.uid, |memory| (memory.refusal.is_some(), std::mem::take(&mut memory.room)));
+    if asked_to_wait && is_refused {
+        return Ok(Progress::Done);
     }
-    Ok(())
+    let mut rest = creations.iter().peekable();
+    let mut under_way = FuturesUnordered::new();
+    let (mut room, mut refusal, mut outcome) = (room.max(1), None, Ok(()));
+    loop {
+        let is_time = Context::instant() < until;
+        while under_way.len() < room && is_time && refusal.is_none() && outcome.is_ok() {
+            let Some((node, pod)) = rest.next() else { break };
+            under_way.push(create_pod(context, object, node, pod));
+        }
+        match under_way.next().await {
+            Some(Ok(None)) => {
+                room = (room + 1).min(MOST_AT_ONCE);
+                context.world.remember(object.uid, |memory| memory.refusal = None);
+            }
+            Some(Ok(refused)) => refusal = refused,
+            Some(Err(error)) => outcome = outcome.and(Err(error)),
+            None => break,
+        }
+    }
+    if refusal.is_some() {
+        context.world.remember(object.uid, |memory| memory.refusal = refusal);
+        return outcome.map(|()| Progress::Done);
+    }
+    outcome?;
+    if rest.peek().is_none() {
+        return Ok(Progress::Done);
+    }
+    context.world.remember(object.uid, |memory| memory.room = room);
+    Ok(Progress::Unfinished)
 }
 
 /// Creates one pod; what the API server says if it refuses it.

@@ -43,9 +43,36 @@ pub struct RunArgs {
     /// Ephemeral storage request and limit of runner pods; empty for none, on clusters whose kubelets cannot count it.
     #[arg(long, env = "SCRIPTRUNNER_DEFAULT_EPHEMERAL_STORAGE", default_value = "1Gi")]
     default_ephemeral_storage: String,
-    /// After how many seconds the pod of an endless repetition ends to hand its results over.
+    /// After how many seconds without a session the pod of an endless repetition ends to hand its results over.
     #[arg(long, env = "SCRIPTRUNNER_HANDOVER_SECONDS", default_value_t = 600)]
     handover_seconds: u32,
+    /// How long a runner that has ended waits at most until its answer is stored, in seconds.
+    #[arg(long, env = "SCRIPTRUNNER_LINGER_SECONDS", default_value_t = 30)]
+    linger_seconds: u32,
+    /// How long the token of a runner is valid, in seconds, at least 600; the kubelet renews it before.
+    #[arg(long, env = "SCRIPTRUNNER_TOKEN_LIFETIME_SECONDS", default_value_t = 3600)]
+    token_lifetime_seconds: u32,
+    /// Address that runners' sessions are accepted on.
+    #[arg(long, env = "SCRIPTRUNNER_SESSION_LISTEN", default_value = "0.0.0.0:8443")]
+    session_listen: SocketAddr,
+    /// Address and port at which runners find the operator; if absent, the cluster IP of its Service.
+    #[arg(long, env = "SCRIPTRUNNER_SESSION_ADDRESS")]
+    session_address: Option<SocketAddr>,
+    /// Identities of runners that are asked of the API server per second, over all runners.
+    #[arg(long, env = "SCRIPTRUNNER_TOKEN_REVIEWS_PER_SECOND", default_value_t = 1000)]
+    token_reviews_per_second: u32,
+    /// Sessions at the same time, those whose runner is not known yet included.
+    #[arg(long, env = "SCRIPTRUNNER_MOST_SESSIONS", default_value_t = 20_000)]
+    most_sessions: u32,
+    /// How long the certificate that runners see is valid, in seconds; it is renewed after two thirds of that.
+    #[arg(long, env = "SCRIPTRUNNER_CERTIFICATE_SECONDS", default_value_t = 90 * 24 * 3600)]
+    certificate_seconds: u32,
+    /// How long the authority that signs it is valid, in seconds; the next one is made before its last tenth begins.
+    #[arg(long, env = "SCRIPTRUNNER_AUTHORITY_SECONDS", default_value_t = 10 * 365 * 24 * 3600)]
+    authority_seconds: u32,
+    /// How long runners are told of a new authority before it signs, in seconds.
+    #[arg(long, env = "SCRIPTRUNNER_AUTHORITY_OVERLAP_SECONDS", default_value_t = 24 * 3600)]
+    authority_overlap_seconds: u32,
     /// Bytes per second of status writes, over all objects, counting whole objects as written.
     #[arg(long, env = "SCRIPTRUNNER_STATUS_BYTES_PER_SECOND", default_value_t = 512 * 1024)]
     status_bytes_per_second: u32,
@@ -86,7 +113,9 @@ pub enum LogFormat {
 pub struct Config {
     /// What the flags say of every pod.
     pub pods: PodSettings,
-    /// Namespace that the operator's Lease lives in.
+    /// What the flags say of runners' sessions.
+    pub door: DoorConfig,
+    /// Namespace that the operator's Lease, Secret and Service live in.
     pub namespace: String,
     /// Identity in the Lease and in Events.
     pub identity: String,
@@ -102,6 +131,25 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Form of the log.
     pub log_format: LogFormat,
+}
+
+/// Where runners' sessions come in, how many, and how long certificates last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoorConfig {
+    /// Address that sessions are accepted on.
+    pub listen: SocketAddr,
+    /// Address at which runners find it; none for the cluster IP of the operator's Service.
+    pub address: Option<SocketAddr>,
+    /// TokenReviews per second over all runners.
+    pub token_reviews_per_second: u32,
+    /// Connections at the same time.
+    pub most_sessions: usize,
+    /// How long a serving certificate is valid.
+    pub certificate: Duration,
+    /// How long an authority is valid.
+    pub authority: Duration,
+    /// How long runners are told of a new authority before it signs.
+    pub authority_overlap: Duration,
 }
 
 /// How often and how soon things are done.
@@ -128,6 +176,15 @@ impl RunArgs {
             default_memory,
             default_ephemeral_storage,
             handover_seconds,
+            linger_seconds,
+            token_lifetime_seconds,
+            session_listen,
+            session_address,
+            token_reviews_per_second,
+            most_sessions,
+            certificate_seconds,
+            authority_seconds,
+            authority_overlap_seconds,
             status_bytes_per_second,
             status_interval_seconds,
             state_interval_seconds,
@@ -145,6 +202,12 @@ impl RunArgs {
         );
         ensure!(status_bytes_per_second >= 1024, "--status-bytes-per-second must be at least 1024");
         ensure!(handover_seconds > 0, "--handover-seconds must be at least 1");
+        ensure!(
+            token_lifetime_seconds >= 600,
+            "--token-lifetime-seconds is {token_lifetime_seconds}; the API server gives no token for less than 600"
+        );
+        ensure!(token_reviews_per_second > 0, "--token-reviews-per-second must be at least 1");
+        ensure!(most_sessions > 0, "--most-sessions must be at least 1");
         let quantity = |flag: &str, text: String| -> anyhow::Result<Option<String>> {
             let starts_with_digit = text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit());
             ensure!(starts_with_digit, "{flag} is {text:?}; it must be a quantity such as 256Mi, or empty");
@@ -157,6 +220,19 @@ impl RunArgs {
                 default_ephemeral_storage: quantity("--default-ephemeral-storage", default_ephemeral_storage)
                     .context("flags")?,
                 handover_seconds,
+                linger_seconds,
+                token_lifetime_seconds,
+                // Known only once the operator has its certificate.
+                session: None,
+            },
+            door: DoorConfig {
+                listen: session_listen,
+                address: session_address,
+                token_reviews_per_second,
+                most_sessions: most_sessions as usize,
+                certificate: seconds("--certificate-seconds", certificate_seconds)?,
+                authority: seconds("--authority-seconds", authority_seconds)?,
+                authority_overlap: seconds("--authority-overlap-seconds", authority_overlap_seconds)?,
             },
             namespace,
             identity: pod_name,

@@ -6,9 +6,24 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Client, runtime::events::Recorder};
+use kube::{
+    Client,
+    runtime::events::{Recorder, Reporter},
+};
+use scriptrunner_core::pod::PodSettings;
 
-use crate::{args::Config, error::Error, metrics::Metrics, world::World};
+use crate::{
+    args::Config,
+    bucket::Bucket,
+    error::Error,
+    metrics::Metrics,
+    pressure::Pressure,
+    sessions::{Door, Sessions},
+    world::World,
+};
+
+/// Bytes of status writes that pass without a pause.
+const STATUS_BURST_BYTES: u32 = 2 * 1024 * 1024;
 
 /// What every reconcile shares.
 pub struct Context {
@@ -16,6 +31,10 @@ pub struct Context {
     pub client: Client,
     /// What the watches have shown.
     pub world: Arc<World>,
+    /// What runners' sessions brought.
+    pub sessions: Arc<Sessions>,
+    /// Where runners find the operator; none in a process without a door.
+    pub door: Option<Arc<Door>>,
     /// The resolved flags.
     pub config: Config,
     /// Writes Events.
@@ -24,12 +43,45 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Bytes of status writes that are free, shared by all objects.
     pub status_bytes: Mutex<Bucket>,
+    /// How far the API server's slowness widens the pauses between writes.
+    pub pressure: Pressure,
+    /// Since when this process is ready.
+    pub ready: Instant,
 }
 
 impl Context {
+    /// What reconciles share in a process that is ready now and has no door.
+    pub fn new(client: Client, world: Arc<World>, config: Config, metrics: Arc<Metrics>) -> Self {
+        let reporter = Reporter {
+            controller: "scriptrunner-operator".to_owned(),
+            instance: Some(config.identity.clone()),
+        };
+        let ready = Self::instant();
+        let bucket = Bucket::new(STATUS_BURST_BYTES, config.status_bytes_per_second, ready);
+        let pressure = Pressure::new(config.timers.status_interval, metrics.status_interval.clone());
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            world,
+            sessions: Arc::new(Sessions::new(metrics.clone())),
+            door: None,
+            config,
+            metrics,
+            status_bytes: Mutex::new(bucket),
+            pressure,
+            ready,
+        }
+    }
+
     /// The time, read once per step.
     pub fn now() -> Timestamp {
         Timestamp::now()
+    }
+
+    /// The monotonic clock.
+    pub fn instant() -> Instant {
+        // The runtime's, because tests can hold it.
+        tokio::time::Instant::now().into_std()
     }
 
     /// Waits for an API call, for as long as a call may take.
@@ -45,59 +97,16 @@ impl Context {
         }
     }
 
-    /// Takes bytes out of the bucket, or says how long to wait.
-    pub fn take_status_bytes(&self, bytes: usize) -> Result<(), Duration> {
-        self.status_bytes.lock().unwrap_or_else(PoisonError::into_inner).take(bytes, Instant::now())
-    }
-}
-
-/// A byte bucket: writes pass while it is not empty, and may overdraw it by their own size, so that large objects are
-/// written too, and small ones soon after them.
-pub struct Bucket {
-    level: f64,
-    burst: f64,
-    per_second: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    /// A full bucket.
-    pub fn new(burst: u32, per_second: u32, now: Instant) -> Self {
-        Self {
-            level: f64::from(burst),
-            burst: f64::from(burst),
-            per_second: f64::from(per_second),
-            filled: now,
+    /// What is said to every pod that is made now.
+    pub fn pod_settings(&self) -> PodSettings {
+        PodSettings {
+            session: self.door.as_ref().and_then(|door| door.settings()),
+            ..self.config.pods.clone()
         }
     }
 
-    fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Duration> {
-        self.level =
-            (self.level + now.duration_since(self.filled).as_secs_f64() * self.per_second).min(self.burst);
-        self.filled = now;
-        if self.level <= 0.0 {
-            return Err(Duration::from_secs_f64((1.0 - self.level) / self.per_second));
-        }
-        #[expect(clippy::cast_precision_loss, reason = "an object has at most a few million bytes")]
-        let bytes = bytes as f64;
-        self.level -= bytes;
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bucket_passes_a_burst_and_then_the_rate() {
-        let start = Instant::now();
-        let mut bucket = Bucket::new(2_000, 1_000, start);
-        assert_eq!(bucket.take(1_500, start), Ok(()));
-        assert_eq!(bucket.take(1_500, start), Ok(()), "the last write may overdraw");
-        let wait = bucket.take(1, start).unwrap_err();
-        assert!(wait > Duration::from_secs(1) && wait < Duration::from_millis(1_010), "{wait:?}");
-        assert_eq!(bucket.take(1, start + wait), Ok(()));
-        assert_eq!(bucket.take(2_000, start + Duration::from_mins(1)), Ok(()), "and fills up again");
+    /// Takes the bytes of one write of an object out of the bucket, or says how long to wait.
+    pub fn take_status_bytes(&self, uid: &str, bytes: usize) -> Result<(), Duration> {
+        self.status_bytes.lock().unwrap_or_else(PoisonError::into_inner).take(uid, bytes, Self::instant())
     }
 }

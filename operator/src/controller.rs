@@ -1,101 +1,185 @@
 //! Watches, triggers, concurrency and shutdown; no decisions.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Resource, ResourceExt,
-    core::DeserializeGuard,
     runtime::{
         Controller, WatchStreamExt, controller,
-        reflector::{self, ObjectRef, Store},
-        watcher::{self, watcher},
+        reflector::{self, ObjectRef, Store, store::Writer},
+        watcher::Event,
     },
 };
-use scriptrunner_api::v1alpha1::ScriptRunner;
 use scriptrunner_core::observed::{PodFacts, Presence};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::{
     apply::{Owner, delete_pod},
+    coalesce::Coalescer,
+    concurrently::concurrently,
     context::Context,
     error::Error,
+    guarded::{Guarded, Reference},
+    observe::version,
     reconcile::{error_policy, reconcile},
-    watches::Trigger,
+    watches::{Trigger, watch_all},
 };
-
-type Guarded = DeserializeGuard<ScriptRunner>;
 
 /// Objects that are reconciled at the same time; never two rounds of one object.
 const CONCURRENCY: u16 = 8;
+/// Rest between two sweeps.
+const SWEEP_REST: Duration = Duration::from_secs(1);
+
+/// What the parts of the controller share.
+struct Parts {
+    context: Arc<Context>,
+    store: Store<Guarded>,
+    coalescer: Arc<Coalescer<Reference>>,
+    /// Pods may be there whose object is gone.
+    orphans: Notify,
+}
 
 /// Runs until `stop` turns true; running reconciles are finished first.
 pub async fn run(
     context: Arc<Context>,
     triggers: mpsc::UnboundedReceiver<Trigger>,
+    stop: watch::Receiver<bool>,
+) {
+    let (store, writer) = reflector::store();
+    let (coalescer, passed) = Coalescer::new();
+    let parts = Parts { context, store, coalescer: Arc::new(coalescer), orphans: Notify::new() };
+    tokio::select! {
+        () = reconcile_all(&parts, passed, stop) => {}
+        // None of these ends.
+        () = follow(&parts, writer) => {}
+        () = spread(&parts, triggers) => {}
+        () = parts.coalescer.run() => {}
+        () = sweep_on_demand(&parts) => {}
+    }
+}
+
+/// Reconciles what the coalescer passes on.
+async fn reconcile_all(
+    parts: &Parts,
+    passed: mpsc::UnboundedReceiver<Reference>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let objects = Api::<Guarded>::all(context.client.clone());
-    let (store, writer) = reflector::store();
-    // Deletions are triggers too: the pods of an object that is gone are deleted at once.
-    let touched =
-        watcher(objects, watcher::Config::default()).default_backoff().reflect(writer).touched_objects();
-    let controller = Controller::for_stream(touched, store.clone());
-    let (sender, receiver) = mpsc::unbounded_channel();
-    tokio::spawn(spread(context.clone(), store.clone(), triggers, sender));
-    controller
+    let (store, coalescer) = (parts.store.clone(), parts.coalescer.clone());
+    let look = move |object: Arc<Guarded>, context: Arc<Context>| {
+        let reference = ObjectRef::from_obj(&*object);
+        let look = coalescer.begin(reference.clone());
+        // Read only now: what changes from here on triggers another look.
+        let object = store.get(&reference).unwrap_or(object);
+        let (uid, world) = (object.meta().uid.clone().unwrap_or_default(), context.world.clone());
+        look.run(reconcile(object, context), move || world.remember(&uid, |memory| memory.write_waits))
+    };
+    // Changes of the objects come through the coalescer like everything else.
+    Controller::for_stream(stream::pending(), parts.store.clone())
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(UnboundedReceiverStream::new(receiver))
+        .reconcile_on(UnboundedReceiverStream::new(passed))
         .graceful_shutdown_on(async move {
             // A closed channel ends the process as well.
             let _ = stop.wait_for(|stop| *stop).await;
         })
-        .run(reconcile, error_policy, context.clone())
-        .for_each(|outcome| {
-            let (context, store) = (context.clone(), store.clone());
-            async move {
-                match outcome {
-                    Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
-                    // The object is gone while something of it still made a noise: its pods may be left.
-                    Err(controller::Error::ObjectNotFound(_)) => sweep(&context, &store).await,
-                    Err(error) => {
-                        context.metrics.watch_errors.inc();
-                        tracing::warn!(%error, "watch of ScriptRunners failed, starting it again");
-                    }
+        .run(look, error_policy, parts.context.clone())
+        .for_each(|outcome| async {
+            match outcome {
+                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+                // The object is gone while something of it still made a noise: its pods may be left.
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    let namespace = gone.namespace.as_deref().unwrap_or_default();
+                    parts.coalescer.unknown(Reference::new(&gone.name).within(namespace));
+                    parts.orphans.notify_one();
                 }
+                Err(error) => tracing::error!(%error, "the controller stumbled"),
             }
         })
         .await;
 }
 
-/// Turns triggers into objects to look at.
-async fn spread(
-    context: Arc<Context>,
-    store: Store<Guarded>,
-    mut triggers: mpsc::UnboundedReceiver<Trigger>,
-    sender: mpsc::UnboundedSender<ObjectRef<Guarded>>,
-) {
-    while let Some(trigger) = triggers.recv().await {
-        let chosen: Vec<ObjectRef<Guarded>> = match trigger {
-            Trigger::One(reference) => vec![reference],
-            Trigger::Namespace(namespace) => store
-                .state()
-                .iter()
-                .filter(|object| object.namespace().as_deref() == Some(&namespace))
-                .map(|object| ObjectRef::from_obj(&**object))
-                .collect(),
-            Trigger::All => store.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect(),
-            Trigger::Orphans => {
-                sweep(&context, &store).await;
-                Vec::new()
+/// Keeps the store of ScriptRunners, and triggers those that changed.
+async fn follow(parts: &Parts, writer: Writer<Guarded>) {
+    let objects = Api::<Guarded>::all(parts.context.client.clone());
+    let events = watch_all(objects, None)
+        .map_ok(|event| event.modify(|object| share(&parts.context, object)))
+        .reflect(writer);
+    let mut events = std::pin::pin!(events);
+    let mut listed: Vec<Reference> = Vec::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            // The store shows the list only once it is complete.
+            Ok(Event::InitApply(object)) => listed.push(ObjectRef::from_obj(&object)),
+            Ok(Event::InitDone) => {
+                listed.drain(..).for_each(|reference| parts.coalescer.trigger(reference));
+                // Objects may have gone while nobody watched.
+                parts.orphans.notify_one();
             }
-        };
-        for reference in chosen {
-            if sender.send(reference).is_err() {
-                return;
+            Ok(Event::Apply(object)) if is_known(&parts.context, &object) => {}
+            // The pods of an object that is gone are deleted at once.
+            Ok(Event::Apply(object) | Event::Delete(object)) => {
+                parts.coalescer.trigger(ObjectRef::from_obj(&object));
+            }
+            Err(error) => {
+                parts.context.metrics.watch_errors.inc();
+                tracing::warn!(%error, "watch of ScriptRunners failed, starting it again");
             }
         }
+    }
+}
+
+/// Holds one copy of an object that an answer of the API server has brought before the watch.
+fn share(context: &Context, guarded: &mut Guarded) {
+    let Ok(object) = &mut guarded.0 else { return };
+    let latest = context.world.remember(&object.uid().unwrap_or_default(), |memory| memory.latest.clone());
+    if let Some(latest) = latest.filter(|latest| version(latest) == version(object)) {
+        *object = latest;
+    }
+}
+
+/// Whether the object has been looked at as it is now, or as it was even later: the watch echoes every write.
+fn is_known(context: &Context, guarded: &Guarded) -> bool {
+    guarded.0.as_ref().is_ok_and(|object| {
+        context.world.remember(&object.uid().unwrap_or_default(), |memory| {
+            memory.latest.as_ref().is_some_and(|latest| version(latest) >= version(object))
+        })
+    })
+}
+
+/// Turns triggers into objects to look at.
+async fn spread(parts: &Parts, mut triggers: mpsc::UnboundedReceiver<Trigger>) {
+    while let Some(trigger) = triggers.recv().await {
+        match trigger {
+            Trigger::One(reference) => parts.coalescer.trigger(reference),
+            Trigger::Namespace(namespace) => {
+                trigger_where(parts, |object| object.namespace().as_deref() == Some(&namespace));
+            }
+            Trigger::All => trigger_where(parts, |_| true),
+            Trigger::Orphans => parts.orphans.notify_one(),
+        }
+    }
+    // The watches end with the process.
+    std::future::pending::<()>().await;
+}
+
+fn trigger_where(parts: &Parts, is_chosen: impl Fn(&Guarded) -> bool) {
+    for object in parts.store.state().iter().filter(|object| is_chosen(object)) {
+        parts.coalescer.trigger(ObjectRef::from_obj(&**object));
+    }
+}
+
+/// Sweeps when somebody asks for it, beside the reconciles: an object may leave thousands of pods.
+async fn sweep_on_demand(parts: &Parts) {
+    // Before the first list every object would seem to be gone.
+    if parts.store.wait_until_ready().await.is_err() {
+        return std::future::pending().await;
+    }
+    loop {
+        parts.orphans.notified().await;
+        sweep(&parts.context, &parts.store).await;
+        tokio::time::sleep(SWEEP_REST).await;
     }
 }
 
@@ -113,17 +197,19 @@ async fn sweep(context: &Context, store: &Store<Guarded>) {
 }
 
 async fn sweep_owner(context: &Context, owner: &str) -> Result<(), Error> {
-    let pods: Vec<PodFacts> = context.world.pods().of(owner);
+    let pods: Vec<Arc<PodFacts>> = context.world.pods().of(owner);
     let Some(first) = pods.first() else { return Ok(()) };
     let api = Api::<Guarded>::namespaced(context.client.clone(), &first.namespace);
     let found = context.call("get the ScriptRunner of a pod", api.get_opt(&first.owner_name)).await?;
     if found.is_some_and(|found| found.meta().uid.as_deref() == Some(owner)) {
         return Ok(());
     }
-    for pod in pods.iter().filter(|pod| pod.presence == Presence::Present && !pod.deleting) {
+    let left = pods.iter().filter(|pod| pod.presence == Presence::Present && !pod.deleting);
+    let calls = left.map(|pod| {
         let owner = Owner { namespace: &pod.namespace, name: &pod.owner_name, uid: owner };
-        delete_pod(context, owner, &pod.name, &pod.uid, "its ScriptRunner is gone").await?;
-    }
+        delete_pod(context, owner, &pod.name, &pod.uid, "its ScriptRunner is gone")
+    });
+    let _all = concurrently(calls.collect(), None).await?;
     context.world.pods().prune(owner, |_| false);
     context.world.forget(owner);
     Ok(())

@@ -54,6 +54,14 @@ pub struct Elector {
     pub validity: Validity,
 }
 
+/// What a candidate knows of the Lease.
+#[derive(Default)]
+struct Known {
+    /// As this process last wrote it, if that is the last thing that it knows.
+    own: Option<Lease>,
+    others: Option<Seen>,
+}
+
 /// What another process last wrote, and when this one saw it.
 struct Seen {
     holder: Option<String>,
@@ -65,11 +73,11 @@ impl Elector {
     /// Sends true once this process leads and false once it may not any more; then returns.
     pub async fn run(self, leading: watch::Sender<bool>) {
         let retry = self.duration / 10;
-        let mut seen: Option<Seen> = None;
+        let mut known = Known::default();
         let mut renewed: Option<Instant> = None;
         loop {
             let started = Instant::now();
-            match tokio::time::timeout(self.request_timeout, self.attempt(&mut seen)).await {
+            match tokio::time::timeout(self.request_timeout, self.attempt(&mut known)).await {
                 Ok(Ok(true)) => {
                     renewed = Some(started);
                     // A write that begins before this moment has ended when the Lease does.
@@ -107,34 +115,53 @@ impl Elector {
         leases.replace(LEASE_NAME, &PostParams::default(), &lease).await.map(drop)
     }
 
-    async fn attempt(&self, seen: &mut Option<Seen>) -> kube::Result<bool> {
+    async fn attempt(&self, known: &mut Known) -> kube::Result<bool> {
+        if let Some(own) = known.own.take() {
+            match self.claim(own, false).await {
+                Ok(written) => {
+                    known.own = Some(written);
+                    return Ok(true);
+                }
+                // Somebody wrote it since, who may have taken it or not.
+                Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
         let written = match self.leases.get_opt(LEASE_NAME).await? {
             None => {
                 let metadata = ObjectMeta { name: Some(LEASE_NAME.to_owned()), ..ObjectMeta::default() };
-                self.leases
-                    .create(&PostParams::default(), &Lease { metadata, spec: Some(self.claim(0, None)) })
-                    .await
+                let spec = Some(self.renewal(0, None));
+                self.leases.create(&PostParams::default(), &Lease { metadata, spec }).await
             }
-            Some(mut lease) => {
-                let spec = lease.spec.take().unwrap_or_default();
+            Some(lease) => {
+                let spec = lease.spec.clone().unwrap_or_default();
                 let mine = spec.holder_identity.as_deref() == Some(self.identity.as_str());
-                if !mine && !is_free(&spec, seen) {
+                if !mine && !is_free(&spec, &mut known.others) {
                     return Ok(false);
                 }
-                let transitions = spec.lease_transitions.unwrap_or(0) + i32::from(!mine);
-                lease.spec = Some(self.claim(transitions, spec.acquire_time.filter(|_| mine)));
-                // Carries the resourceVersion: whoever lost the race gets a conflict.
-                self.leases.replace(LEASE_NAME, &PostParams::default(), &lease).await
+                self.claim(lease, !mine).await
             }
         };
         match written {
-            Ok(_) => Ok(true),
+            Ok(written) => {
+                known.own = Some(written);
+                Ok(true)
+            }
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn claim(&self, transitions: i32, acquired: Option<MicroTime>) -> LeaseSpec {
+    /// Writes that this process holds the Lease from now on. It carries the resourceVersion: whoever lost the race gets a
+    /// conflict.
+    async fn claim(&self, mut lease: Lease, is_new: bool) -> kube::Result<Lease> {
+        let spec = lease.spec.take().unwrap_or_default();
+        let transitions = spec.lease_transitions.unwrap_or(0) + i32::from(is_new);
+        lease.spec = Some(self.renewal(transitions, spec.acquire_time.filter(|_| !is_new)));
+        self.leases.replace(LEASE_NAME, &PostParams::default(), &lease).await
+    }
+
+    fn renewal(&self, transitions: i32, acquired: Option<MicroTime>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),

@@ -2,21 +2,27 @@
 
 pub mod apply;
 pub mod args;
+pub mod bucket;
+pub mod coalesce;
+pub mod concurrently;
 pub mod context;
 pub mod controller;
 pub mod error;
+pub mod guarded;
 pub mod health;
 pub mod leader;
 pub mod manifests;
 pub mod metrics;
 pub mod observe;
 pub mod policies;
+pub mod pressure;
 pub mod rbac;
 pub mod reconcile;
 pub mod report;
 pub mod run;
 #[cfg(test)]
 mod scripted;
+pub mod sessions;
 pub mod telemetry;
 pub mod watches;
 pub mod world;

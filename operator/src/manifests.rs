@@ -8,13 +8,16 @@ use std::{fs, io, path::Path, path::PathBuf};
 
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, ServiceAccount},
+        core::v1::{Namespace, Service, ServiceAccount, ServicePort, ServiceSpec},
         rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject},
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 
-use crate::{policies, rbac};
+use crate::{
+    policies, rbac,
+    sessions::{PORT_NAME, SERVICE_NAME},
+};
 
 /// Namespace of the operator.
 pub const NAMESPACE: &str = "scriptrunner-system";
@@ -26,6 +29,10 @@ pub const OPERATOR_IMAGE: &str = concat!("scriptrunner/operator:", env!("CARGO_P
 pub const RUNNER_IMAGE: &str = concat!("scriptrunner/runner:", env!("CARGO_PKG_VERSION"));
 /// Port of health, readiness and metrics.
 pub const HTTP_PORT: u16 = 8080;
+/// Port of runners' sessions, in the pod.
+pub const SESSIONS_PORT: u16 = 8443;
+/// Port of runners' sessions, of the Service.
+pub const SERVICE_PORT: u16 = 443;
 /// What writes the generated files again.
 pub const GENERATE: &str = "cargo run -p scriptrunner-operator --bin gen";
 /// Root of the repository.
@@ -84,6 +91,7 @@ pub fn files() -> Vec<File> {
     files.push(file("deploy/00-namespace.yaml", &[yaml::document(&namespace())]));
     files.push(file("deploy/10-rbac.yaml", &rbac_documents()));
     files.push(file("deploy/20-policies.yaml", &policy_documents()));
+    files.push(file("deploy/25-service.yaml", &[yaml::document(&service())]));
     files.push(file("deploy/30-operator.yaml", &[yaml::document(&deployment::deployment())]));
     files
 }
@@ -118,6 +126,30 @@ fn namespace() -> Namespace {
             ..Default::default()
         },
         ..Default::default()
+    }
+}
+
+/// Where runners find the operator.
+fn service() -> Service {
+    Service {
+        metadata: ObjectMeta {
+            name: Some(SERVICE_NAME.to_owned()),
+            namespace: Some(NAMESPACE.to_owned()),
+            labels: Some(deployment::labels()),
+            ..Default::default()
+        },
+        spec: Some(ServiceSpec {
+            selector: Some(deployment::labels()),
+            ports: Some(vec![ServicePort {
+                name: Some(PORT_NAME.to_owned()),
+                port: i32::from(SERVICE_PORT),
+                target_port: Some(IntOrString::String(PORT_NAME.to_owned())),
+                protocol: Some("TCP".to_owned()),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        }),
+        status: None,
     }
 }
 

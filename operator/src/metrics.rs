@@ -1,6 +1,6 @@
 //! What the operator counts.
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -35,6 +35,8 @@ pub struct Metrics {
     pub status_writes: Family<Outcome, Counter>,
     /// Bytes of the objects written.
     pub status_bytes: Counter,
+    /// Shortest time between two writes of a status, in seconds: longer while the API server is slow.
+    pub status_interval: Gauge<f64, AtomicU64>,
     /// Pod creations by outcome.
     pub pod_creations: Family<Outcome, Counter>,
     /// Pod deletions by outcome.
@@ -45,6 +47,16 @@ pub struct Metrics {
     pub foreign_status_writes: Counter,
     /// Watches that had to start again.
     pub watch_errors: Counter,
+    /// Sessions that speak for a pod.
+    pub sessions: Gauge<i64, AtomicI64>,
+    /// Connections that came to no session, by the reason.
+    pub session_refusals: Family<Outcome, Counter>,
+    /// Sessions that ended, by the reason.
+    pub session_ends: Family<Outcome, Counter>,
+    /// Messages of runners by what they were.
+    pub session_messages: Family<Outcome, Counter>,
+    /// Questions to the API server whose a token is, by outcome.
+    pub token_reviews: Family<Outcome, Counter>,
     /// Whether this process holds the Lease.
     pub leader: Gauge<i64, AtomicI64>,
     /// Time of one reconcile.
@@ -59,6 +71,12 @@ impl Metrics {
         registry.register("reconciles", "Reconciles by outcome", metrics.reconciles.clone());
         registry.register("status_writes", "Status writes by outcome", metrics.status_writes.clone());
         registry.register("status_bytes", "Bytes of the objects written", metrics.status_bytes.clone());
+        registry.register_with_unit(
+            "status_interval",
+            "Shortest time between two writes of a status; longer while the API server is slow",
+            Unit::Seconds,
+            metrics.status_interval.clone(),
+        );
         registry.register("pod_creations", "Pod creations by outcome", metrics.pod_creations.clone());
         registry.register("pod_deletions", "Pod deletions by outcome", metrics.pod_deletions.clone());
         registry.register(
@@ -72,6 +90,23 @@ impl Metrics {
             metrics.foreign_status_writes.clone(),
         );
         registry.register("watch_errors", "Watches that had to start again", metrics.watch_errors.clone());
+        registry.register("sessions", "Sessions that speak for a pod", metrics.sessions.clone());
+        registry.register(
+            "session_refusals",
+            "Connections that came to no session, by the reason",
+            metrics.session_refusals.clone(),
+        );
+        registry.register("session_ends", "Sessions that ended, by the reason", metrics.session_ends.clone());
+        registry.register(
+            "session_messages",
+            "Messages of runners by what they were",
+            metrics.session_messages.clone(),
+        );
+        registry.register(
+            "token_reviews",
+            "Questions to the API server whose a token is, by outcome",
+            metrics.token_reviews.clone(),
+        );
         registry.register("leader", "1 while this process holds the Lease", metrics.leader.clone());
         let duration = Histogram::new(exponential_buckets(0.001, 2.0, 14));
         registry.register_with_unit(

@@ -1,17 +1,17 @@
 //! The only reads: tables, the object, and one GET for each pod that the status names and no table knows. No decisions.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt};
 use scriptrunner_api::v1alpha1::{Mode, NodeStatus, ScriptRunner, ScriptRunnerStatus};
 use scriptrunner_core::{
     names::{pod_name, short_id},
-    observed::{Marks, ObjectFacts, Observed, PodFacts, Presence},
+    observed::{Marks, ObjectFacts, Observed, PodFacts, Presence, StoredStatus},
     status::size::stored_bytes,
 };
 
-use crate::{context::Context, error::Error};
+use crate::{concurrently::concurrently, context::Context, error::Error};
 
 /// Everything that is known of the object now, and the object as it is stored.
 pub struct Sight {
@@ -26,16 +26,20 @@ pub struct Sight {
 /// Reads everything that is known of the object.
 pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Sight, Error> {
     let uid = cached.uid().unwrap_or_default();
-    let (object, remembered) = newest(context, cached, &uid);
-    let status_is_foreign = remembered.as_ref().is_some_and(|status| object.status.as_ref() != Some(status));
-    let previous = remembered.or_else(|| object.status.clone());
-    let facts = object_facts(&object);
-    confirm_missing_pods(context, &facts, previous.as_ref()).await?;
+    let (object, own) = newest(context, cached, &uid);
+    // What this process wrote, unless the object had no status then.
+    let own = own.filter(|own| own.status.is_some());
+    let status_is_foreign =
+        own.as_ref().is_some_and(|own| !Arc::ptr_eq(own, &object) && own.status != object.status);
+    let previous = StoredStatus::of(own.as_ref().unwrap_or(&object));
+    let facts = object_facts(context, &object);
+    confirm_missing_pods(context, &facts, previous.as_deref()).await?;
     let world = &context.world;
     let (pods, occupied_nodes) = {
         let table = world.pods();
         (table.of(&uid), table.nodes_of_namesakes(&uid, &facts.namespace, &facts.name))
     };
+    let sessions = context.sessions.facts(pods.iter().map(|pod| pod.uid.as_str()));
     let memory = world.remember(&uid, |memory| {
         (
             memory.known_answers.clone(),
@@ -64,19 +68,20 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
         refusal,
         config_map_conflict,
         pod_conflicts,
+        sessions,
     };
     Ok(Sight { observed, object, status_is_foreign })
 }
 
-/// The newer of the watch's version and the one that an answer held, and the status that this process wrote.
+/// The newer of the watch's version and the one that an answer held, and the version that this process wrote.
 fn newest(
     context: &Context,
     cached: &Arc<ScriptRunner>,
     uid: &str,
-) -> (Arc<ScriptRunner>, Option<ScriptRunnerStatus>) {
+) -> (Arc<ScriptRunner>, Option<Arc<ScriptRunner>>) {
     let (latest, own) = context.world.remember(uid, |memory| (memory.latest.clone(), memory.own.clone()));
     let object = latest.filter(|latest| version(latest) >= version(cached)).unwrap_or_else(|| cached.clone());
-    (object, own.and_then(|own| own.status.clone()))
+    (object, own)
 }
 
 /// resourceVersion as a number (comparable since Kubernetes 1.35, KEP-5504; etcd's revision before that as well).
@@ -84,18 +89,31 @@ pub fn version(object: &ScriptRunner) -> u64 {
     object.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-fn object_facts(object: &ScriptRunner) -> ObjectFacts {
-    let without_status =
-        ScriptRunner { metadata: object.metadata.clone(), spec: object.spec.clone(), status: None };
+fn object_facts(context: &Context, object: &ScriptRunner) -> ObjectFacts {
     ObjectFacts {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or(0),
         deleting: object.metadata.deletion_timestamp.is_some(),
-        other_bytes: stored_bytes(&without_status),
+        other_bytes: other_bytes(context, object),
         spec: object.spec.clone(),
     }
+}
+
+/// Bytes of the object without its status, counted once per version.
+fn other_bytes(context: &Context, object: &ScriptRunner) -> usize {
+    let version = object.resource_version().unwrap_or_default();
+    context.world.remember(&object.uid().unwrap_or_default(), |memory| match &memory.other_bytes {
+        Some((known, bytes)) if *known == version => *bytes,
+        Some(_) | None => {
+            let without_status =
+                ScriptRunner { metadata: object.metadata.clone(), spec: object.spec.clone(), status: None };
+            let bytes = stored_bytes(&without_status);
+            memory.other_bytes = Some((version, bytes));
+            bytes
+        }
+    })
 }
 
 /// Asks by name for every pod that the status names and the watch does not show: its labels may have been stripped, and
@@ -107,15 +125,19 @@ async fn confirm_missing_pods(
 ) -> Result<(), Error> {
     let Some(previous) = previous else { return Ok(()) };
     let known = context.world.pods().of(&object.uid);
-    for (node, entry) in &previous.nodes {
-        let Some(pod_id) = &entry.pod_id else { continue };
-        match known.iter().find(|pod| short_id(&pod.uid) == *pod_id) {
-            Some(pod) if pod.presence == Presence::Unconfirmed => confirm(context, pod).await?,
-            Some(_) => {}
-            None => search(context, object, node, entry, pod_id).await?,
+    let known: HashMap<&str, &PodFacts> = known.iter().map(|pod| (pod.id.as_str(), &**pod)).collect();
+    let missing = previous.nodes.iter().filter_map(|(node, entry)| {
+        let pod_id = entry.pod_id.as_deref()?;
+        let pod = known.get(pod_id).copied();
+        pod.is_none_or(|pod| pod.presence == Presence::Unconfirmed).then_some((node, entry, pod_id, pod))
+    });
+    let calls = missing.map(|(node, entry, pod_id, pod)| async move {
+        match pod {
+            Some(pod) => confirm(context, pod).await,
+            None => search(context, object, node, entry, pod_id).await,
         }
-    }
-    Ok(())
+    });
+    concurrently(calls.collect(), None).await.map(drop)
 }
 
 /// Asks for a pod that the watch stopped showing.

@@ -2,11 +2,13 @@
 //!
 //! `deploy/` is generated from it, and the integration tests run with nothing else: a missing rule fails there.
 //!
-//! **Invariant:** no Secrets, no exec, no logs, no impersonation, no wildcard, and never an edit of a pod, a namespace, a
-//! spec or an admission policy.
+//! **Invariant:** no Secrets outside its own namespace, no exec, no logs, no impersonation, no wildcard, and never an edit of
+//! a pod, a namespace, a spec or an admission policy.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use scriptrunner_api::GROUP;
+
+use crate::sessions::{SECRET_NAME, SERVICE_NAME};
 
 /// Name of the custom resource definition that the operator reads.
 pub const CRD_NAME: &str = "scriptrunners.scriptrunner.io";
@@ -93,6 +95,13 @@ pub const CLUSTER: &[Rule] = &[
         why: "What happened, for kubectl describe. Patch: a repeated event is counted, not written again.",
     },
     Rule {
+        group: "authentication.k8s.io",
+        resource: "tokenreviews",
+        names: &[],
+        verbs: &["create"],
+        why: "Which pod a runner's token is bound to: nothing that a runner says of itself is believed.",
+    },
+    Rule {
         group: "apiextensions.k8s.io",
         resource: "customresourcedefinitions",
         names: &[CRD_NAME],
@@ -102,13 +111,36 @@ pub const CLUSTER: &[Rule] = &[
 ];
 
 /// What it may do in its own namespace only.
-pub const OWN_NAMESPACE: &[Rule] = &[Rule {
-    group: "coordination.k8s.io",
-    resource: "leases",
-    names: &[],
-    verbs: &["get", "create", "update"],
-    why: "One operator at a time writes. RBAC cannot narrow a create by name, so the namespace narrows it.",
-}];
+pub const OWN_NAMESPACE: &[Rule] = &[
+    Rule {
+        group: "coordination.k8s.io",
+        resource: "leases",
+        names: &[],
+        verbs: &["get", "create", "update"],
+        why: "One operator at a time writes. RBAC cannot narrow a create by name, so the namespace narrows it.",
+    },
+    Rule {
+        group: "",
+        resource: "secrets",
+        names: &[SECRET_NAME],
+        verbs: &["get", "update"],
+        why: "The certificate that runners know the operator by, and its authority. This Secret and no other.",
+    },
+    Rule {
+        group: "",
+        resource: "secrets",
+        names: &[],
+        verbs: &["create"],
+        why: "To make that Secret at the first start. RBAC cannot narrow a create by name; it gives nothing to read.",
+    },
+    Rule {
+        group: "",
+        resource: "services",
+        names: &[SERVICE_NAME],
+        verbs: &["get"],
+        why: "The address at which runners find the operator.",
+    },
+];
 
 #[cfg(test)]
 mod tests {
@@ -131,7 +163,7 @@ mod tests {
     #[test]
     fn what_would_make_the_operator_a_way_to_more_rights_is_absent() {
         for rule in all() {
-            assert!(!["secrets", "serviceaccounts/token", "pods/exec", "pods/log"].contains(&rule.resource));
+            assert!(!["serviceaccounts/token", "pods/exec", "pods/log"].contains(&rule.resource));
             assert!(!["admissionregistration.k8s.io", "rbac.authorization.k8s.io"].contains(&rule.group));
             for verb in ["impersonate", "escalate", "bind", "use", "deletecollection"] {
                 assert!(!rule.verbs.contains(&verb), "{rule:?}");
@@ -143,6 +175,15 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_read_in_the_operators_namespace_and_by_name_only() {
+        assert!(CLUSTER.iter().all(|rule| rule.resource != "secrets"));
+        for rule in OWN_NAMESPACE.iter().filter(|rule| rule.resource == "secrets") {
+            assert!(rule.names == [SECRET_NAME] || rule.verbs == ["create"], "{rule:?}");
+            assert!(rule.verbs.iter().all(|verb| ["get", "update", "create"].contains(verb)), "{rule:?}");
+        }
+    }
+
+    #[test]
     fn the_definition_that_is_read_is_the_one_that_is_installed() {
         let names: Vec<_> =
             scriptrunner_api::all_crds().into_iter().map(|crd| crd.metadata.name.unwrap()).collect();
@@ -150,8 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn each_resource_stands_once() {
-        let mut keys: Vec<_> = all().map(|rule| (rule.group, rule.resource)).collect();
+    fn each_resource_stands_once_for_the_same_names() {
+        let mut keys: Vec<_> = all().map(|rule| (rule.group, rule.resource, rule.names)).collect();
         let count = keys.len();
         keys.sort_unstable();
         keys.dedup();

@@ -6,22 +6,24 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{ResourceExt, core::DeserializeGuard, runtime::controller::Action};
+use kube::{ResourceExt, runtime::controller::Action};
 use scriptrunner_api::{
     reason::NodeReason,
-    v1alpha1::{NodeState, ScriptRunner, ScriptRunnerStatus},
+    v1alpha1::{NodeState, NodeStatus, ScriptRunner, ScriptRunnerStatus},
 };
 use scriptrunner_core::{
     names::short_id,
     observed::{PodFacts, Presence},
-    plan::plan,
+    plan::{Taken, plan},
     validate::validate,
 };
 
 use crate::{
     apply::apply,
+    concurrently::Progress,
     context::Context,
     error::Error,
+    guarded::Guarded,
     metrics::Metrics,
     observe::{Sight, observe},
     report::{Reported, report, report_unreadable},
@@ -31,13 +33,10 @@ use crate::{
 const MOST_ROUNDS: usize = 8;
 
 /// Brings one object a step further.
-pub async fn reconcile(
-    guarded: Arc<DeserializeGuard<ScriptRunner>>,
-    context: Arc<Context>,
-) -> Result<Action, Error> {
+pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let object = match &guarded.0 {
-        Ok(object) => Arc::new(object.clone()),
+        Ok(object) => object.clone(),
         Err(unreadable) => {
             // Its owner has to mend it; every change brings it here again.
             report_unreadable(&context, &guarded, unreadable).await;
@@ -73,7 +72,7 @@ enum Round {
 async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, Error> {
     let sight = observe(context, object).await?;
     let valid = validate(&sight.observed.object.spec);
-    if sight.status_is_foreign {
+    let progress = if sight.status_is_foreign {
         // What is stored is not what was decided upon: it is put right before anything else happens.
         context.metrics.foreign_status_writes.inc();
         tracing::warn!(
@@ -81,14 +80,15 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
             scriptrunner = object.name_any(),
             "somebody else wrote the status, putting it right"
         );
+        Progress::Done
     } else {
-        let planned = plan(&valid, &sight.observed, &context.config.pods, Context::now());
-        apply(context, (&sight.observed.object).into(), planned.actions).await?;
-    }
+        let planned = plan(&valid, &sight.observed, &context.pod_settings(), Context::now());
+        apply(context, (&sight.observed.object).into(), planned.actions).await?
+    };
     // The status comes from what the API server shows after the actions, not from what they were meant to do.
     let sight = observe(context, object).await?;
     let now = Context::now();
-    let planned = plan(&valid, &sight.observed, &context.config.pods, now);
+    let planned = plan(&valid, &sight.observed, &context.pod_settings(), now);
     let uid = sight.observed.object.uid.clone();
     context.world.remember(&uid, |memory| {
         memory.known_answers = planned.answers;
@@ -99,15 +99,43 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
         Some(status) => report(context, &sight, status).await?,
         None => Reported::Same,
     };
-    match reported {
-        Reported::Written | Reported::Outdated => Ok(Round::Again),
-        Reported::Gone => Ok(Round::Rest(Action::await_change())),
-        Reported::Same => {
-            prune(context, &sight);
-            Ok(Round::Rest(look_again(context, &sight, planned.next, None, now)))
-        }
-        Reported::Later(wait) => Ok(Round::Rest(look_again(context, &sight, planned.next, Some(wait), now))),
+    if let (Reported::Written | Reported::Same, Some(status)) = (reported, &planned.status) {
+        acknowledge(context, &sight, status, &planned.taken);
     }
+    if reported == Reported::Same {
+        prune(context, &sight);
+    }
+    let look_again = |wait| Round::Rest(look_again(context, &sight, planned.next, wait, now));
+    Ok(match (reported, progress) {
+        (Reported::Gone, _) => Round::Rest(Action::await_change()),
+        // Other objects have their turn between the parts of a long plan.
+        (_, Progress::Unfinished) => Round::Rest(Action::requeue(Duration::ZERO)),
+        (Reported::Written | Reported::Outdated, Progress::Done) => Round::Again,
+        (Reported::Same, Progress::Done) => look_again(None),
+        (Reported::Later(wait), Progress::Done) => look_again(Some(wait)),
+    })
+}
+
+/// Tells runners what is stored.
+///
+/// **Invariant:** only called with a status that the API server has confirmed, and with the snapshots that it contains.
+fn acknowledge(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, taken: &[Taken]) {
+    for Taken { pod_uid, ack } in taken {
+        context.sessions.ack(pod_uid, ack);
+    }
+    for pod in &sight.observed.pods {
+        let Some(entry) = status.nodes.get(&pod.node) else { continue };
+        if is_stored(entry, pod) {
+            context.sessions.mark_stored(&pod.uid);
+        } else if entry.run == pod.run && entry.attempts == pod.attempt {
+            context.sessions.know(&pod.uid, entry.seq.unwrap_or(0), entry.serial);
+        }
+    }
+}
+
+/// Whether the outcome of the pod stands in its node's entry.
+fn is_stored(entry: &NodeStatus, pod: &PodFacts) -> bool {
+    entry.node_state().is_done() && entry.run == pod.run && entry.attempts == pod.attempt
 }
 
 /// Whether the node still waits for a name that is taken.
@@ -156,11 +184,7 @@ fn prune(context: &Context, sight: &Sight) {
 
 /// When to try again after a failure: the pause doubles from one second.
 #[expect(clippy::needless_pass_by_value, reason = "the controller asks for this signature")]
-pub fn error_policy(
-    guarded: Arc<DeserializeGuard<ScriptRunner>>,
-    error: &Error,
-    context: Arc<Context>,
-) -> Action {
+pub fn error_policy(guarded: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     let metadata = kube::Resource::meta(&*guarded);
     let failures = context.world.remember(metadata.uid.as_deref().unwrap_or_default(), |memory| {
         memory.failures += 1;

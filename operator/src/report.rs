@@ -1,15 +1,12 @@
 //! The only writes of a status and of Events.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    core::{DeserializeGuard, error_boundary::InvalidObject},
+    core::error_boundary::InvalidObject,
     runtime::events::{Event, EventType},
 };
 use scriptrunner_api::{
@@ -30,6 +27,7 @@ use scriptrunner_core::{
 use crate::{
     context::Context,
     error::Error,
+    guarded::Guarded,
     metrics::Metrics,
     observe::{Sight, version},
 };
@@ -58,17 +56,29 @@ pub async fn report(
     sight: &Sight,
     status: &ScriptRunnerStatus,
 ) -> Result<Reported, Error> {
+    let uid = sight.object.uid().unwrap_or_default();
+    let reported = write(context, sight, status, &uid).await;
+    let write_waits = matches!(reported, Ok(Reported::Later(_)));
+    context.world.remember(&uid, |memory| memory.write_waits = write_waits);
+    reported
+}
+
+async fn write(
+    context: &Context,
+    sight: &Sight,
+    status: &ScriptRunnerStatus,
+    uid: &str,
+) -> Result<Reported, Error> {
     let object = &sight.object;
-    let uid = object.uid().unwrap_or_default();
     let resource_version = object.resource_version().unwrap_or_default();
-    let Some(patch) = diff(object.status.as_ref(), status, &uid, &resource_version) else {
+    let Some(patch) = diff(object.status.as_ref(), status, uid, &resource_version) else {
         return Ok(Reported::Same);
     };
-    if let Some(wait) = pause(context, sight, status, &uid) {
+    if let Some(wait) = pause(context, sight, status, uid) {
         return Ok(Reported::Later(wait));
     }
     let bytes = sight.observed.object.other_bytes + stored_bytes(status);
-    if let Err(wait) = context.take_status_bytes(bytes) {
+    if let Err(wait) = context.take_status_bytes(uid, bytes) {
         return Ok(Reported::Later(wait));
     }
     let api = Api::<ScriptRunner>::namespaced(context.client.clone(), &sight.observed.object.namespace);
@@ -81,11 +91,11 @@ pub async fn report(
             Metrics::count(&context.metrics.status_writes, "done");
             context.metrics.status_bytes.inc_by(bytes as u64);
             let stored = Arc::new(stored);
-            context.world.remember(&uid, |memory| {
+            context.world.remember(uid, |memory| {
                 (memory.latest, memory.own) = (Some(stored.clone()), Some(stored));
-                memory.written = Some(Instant::now());
+                (memory.tried, memory.failed_writes) = (Some(Context::instant()), 0);
             });
-            announce(context, sight, status, &uid).await;
+            announce(context, sight, status, uid).await;
             Ok(Reported::Written)
         }
         Err(Error::Call { source, .. }) if matches!(&*source, kube::Error::Api(answer) if answer.is_not_found()) => {
@@ -95,22 +105,29 @@ pub async fn report(
         Err(Error::Call { source, .. }) if matches!(&*source, kube::Error::Api(answer) if answer.is_conflict() || answer.is_invalid()) =>
         {
             Metrics::count(&context.metrics.status_writes, "outdated");
-            refresh(context, &api, object, &source).await
+            refresh(context, &api, object, &source).await.inspect_err(|_| note_failure(context, uid))
         }
         Err(error) => {
             Metrics::count(&context.metrics.status_writes, "failed");
+            note_failure(context, uid);
+            if !is_refusal(&error) {
+                // It may have been written all the same: what is stored is believed now, as by a process that begins.
+                context.world.remember(uid, |memory| memory.own = None);
+            }
             Err(error)
         }
     }
 }
 
+/// Whether the API server said that it did not do what it was asked for.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Call { source, .. }
+        if matches!(&**source, kube::Error::Api(answer) if (400..500).contains(&answer.code)))
+}
+
 /// Tells whoever looks at an object that this operator cannot read it, once per version of the object. Its status cannot
 /// be written, because the rest of it would have to be guessed.
-pub async fn report_unreadable(
-    context: &Context,
-    guarded: &DeserializeGuard<ScriptRunner>,
-    unreadable: &InvalidObject,
-) {
+pub async fn report_unreadable(context: &Context, guarded: &Guarded, unreadable: &InvalidObject) {
     let InvalidObject { error, metadata } = unreadable;
     let version = metadata.resource_version.clone();
     let is_known = context.world.remember(metadata.uid.as_deref().unwrap_or_default(), |memory| {
@@ -146,16 +163,41 @@ async fn publish(context: &Context, event: &Event, reference: &ObjectReference) 
     }
 }
 
+/// Whatever happens to the object next, the next write waits.
+fn note_failure(context: &Context, uid: &str) {
+    context.world.remember(uid, |memory| {
+        memory.tried = Some(Context::instant());
+        memory.failed_writes = memory.failed_writes.saturating_add(1);
+    });
+}
+
 /// How long the write has to wait; none if it may go now.
 fn pause(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, uid: &str) -> Option<Duration> {
-    let since = context.world.remember(uid, |memory| memory.written)?.elapsed();
+    let now = Context::instant();
+    let previous = sight.observed.previous.as_deref();
+    let (tried, failures) = context.world.remember(uid, |memory| (memory.tried, memory.failed_writes));
     let timers = context.config.timers;
-    let interval = match urgency(sight.observed.previous.as_ref(), status) {
-        _ if sight.status_is_foreign => timers.status_interval,
-        Urgency::Result => timers.status_interval,
-        Urgency::State => timers.state_interval,
+    let backoff = (timers.status_interval * (1 << failures.min(10))).min(timers.longest_backoff);
+    let shortest = context.pressure.interval().max(backoff);
+    let urgency = if sight.status_is_foreign { Urgency::Result } else { urgency(previous, status) };
+    let (since, interval) = match urgency {
+        Urgency::Result if is_turn(previous, status) && shortest == timers.status_interval => {
+            (None, shortest)
+        }
+        Urgency::Result => (tried, shortest),
+        // A process that has just begun would otherwise write every object that has moved on meanwhile, at once.
+        Urgency::State => (tried.or(Some(context.ready)), shortest.max(timers.state_interval)),
     };
-    interval.checked_sub(since).filter(|wait| !wait.is_zero())
+    let pause = since.and_then(|since| (since + interval).checked_duration_since(now));
+    pause.max(context.pressure.hold(now)).filter(|wait| !wait.is_zero())
+}
+
+/// Whether the status begins or completes a run: somebody waits for just this, and no object has many of them.
+fn is_turn(previous: Option<&ScriptRunnerStatus>, status: &ScriptRunnerStatus) -> bool {
+    let turn = |status: &ScriptRunnerStatus| {
+        status.run.as_ref().map(|run| (run.number, run.completion_time.is_some()))
+    };
+    turn(status) > previous.and_then(turn)
 }
 
 /// Reads the object again after a write that did not fit it any more.
@@ -196,7 +238,7 @@ async fn refresh(
 async fn announce(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, uid: &str) {
     let reference = sight.object.object_ref(&());
     let run = status.run.as_ref();
-    for notice in notices(sight.observed.previous.as_ref(), status) {
+    for notice in notices(sight.observed.previous.as_deref(), status) {
         let number = run.map_or(0, |run| run.number);
         let Some(notice) = within_limit(context, uid, number, notice) else { continue };
         let event = Event {

@@ -1,9 +1,6 @@
 //! The life of the process: health first, then leadership, schema, watches, and the controller until it is told to stop.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use futures::future::select_all;
@@ -11,11 +8,7 @@ use k8s_openapi::{
     api::coordination::v1::Lease,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, Client,
-    client::ClientBuilder,
-    runtime::events::{Recorder, Reporter},
-};
+use kube::{Api, Client, client::ClientBuilder};
 use scriptrunner_api::{SCHEMA, labels};
 use tokio::{
     net::TcpListener,
@@ -25,18 +18,18 @@ use tokio::{
 
 use crate::{
     args::Config,
-    context::{Bucket, Context},
+    context::Context,
     controller,
     health::{self, Readiness},
     leader::{Elector, Validity, WriteGate},
     metrics::Metrics,
+    pressure::Pressure,
     rbac::CRD_NAME,
+    sessions::{self, Door, Needs},
     watches::{self, Sink, Trigger},
     world::World,
 };
 
-/// Bytes of status writes that pass without a pause.
-const STATUS_BURST_BYTES: u32 = 2 * 1024 * 1024;
 /// Pause between looks at the installed schema.
 const SCHEMA_PAUSE: Duration = Duration::from_secs(10);
 
@@ -59,8 +52,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let kubeconfig = client_config().await?;
     let validity = Validity::default();
     let plain = Client::try_from(kubeconfig.clone()).context("make a client")?;
+    let pressure = Pressure::new(config.timers.status_interval, metrics.status_interval.clone());
     let gated = ClientBuilder::try_from(kubeconfig)
         .context("make a client")?
+        .with_layer(&pressure)
         .with_layer(&WriteGate { validity: validity.clone() })
         .build();
     let leases = Api::<Lease>::namespaced(plain.clone(), &config.namespace);
@@ -83,7 +78,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         metrics.leader.set(1);
         tracing::info!("leading");
-        lead_on(config, gated, readiness, metrics.clone(), leads, told_to_stop).await
+        lead_on(config, gated, pressure, readiness, metrics.clone(), leads, told_to_stop).await
     };
     tokio::select! {
         outcome = work => outcome?,
@@ -100,20 +95,28 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 async fn lead_on(
     config: Config,
     client: Client,
+    pressure: Pressure,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     mut leads: watch::Receiver<bool>,
     mut told_to_stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let (context, receiver) = tokio::select! {
-        prepared = prepare(config, client, &readiness, metrics) => prepared?,
+    let (context, door, receiver) = tokio::select! {
+        prepared = prepare(config, client, pressure, &readiness, metrics, leads.clone()) => prepared?,
         _ = told_to_stop.wait_for(|stop| *stop) => return Ok(()),
     };
+    // Opened only now: before, nobody could be told apart, and a connection that is not answered would be waited for.
+    let listen = context.config.door.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("listen on {listen}; choose another --session-listen"))?;
+    let served = sessions::serve(door, listener);
     readiness.ready();
     tracing::info!(nodes = context.world.nodes().len(), "ready");
     let controller = controller::run(context, receiver, told_to_stop);
     tokio::select! {
         () = controller => Ok(()),
+        served = served => served.context("the runners' door closed"),
         lost = leads.wait_for(|leads| !*leads) => {
             drop(lost.context("the election ended")?);
             // Whatever is under way must not go on beside the next leader.
@@ -126,12 +129,12 @@ async fn lead_on(
 async fn prepare(
     config: Config,
     client: Client,
+    pressure: Pressure,
     readiness: &Readiness,
     metrics: Arc<Metrics>,
-) -> anyhow::Result<(Arc<Context>, mpsc::UnboundedReceiver<Trigger>)> {
+    leads: watch::Receiver<bool>,
+) -> anyhow::Result<(Arc<Context>, Arc<Door>, mpsc::UnboundedReceiver<Trigger>)> {
     await_schema(&client, readiness).await;
-    let reporter =
-        Reporter { controller: "scriptrunner-operator".to_owned(), instance: Some(config.identity.clone()) };
     let world = Arc::new(World::default());
     let (triggers, receiver) = mpsc::unbounded_channel();
     let sink = Sink { world: world.clone(), triggers, metrics: metrics.clone() };
@@ -139,19 +142,23 @@ async fn prepare(
         readiness.wait_for(format!("the first list of {kind}"));
         synced.wait_for(|synced| *synced).await.with_context(|| format!("the watch of {kind} ended"))?;
     }
-    let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
-        status_bytes: Mutex::new(Bucket::new(
-            STATUS_BURST_BYTES,
-            config.status_bytes_per_second,
-            Instant::now(),
-        )),
-        client,
-        world,
-        config,
-        metrics,
-    });
-    Ok((context, receiver))
+    let mut context = Context::new(client, world, config, metrics);
+    context.pressure = pressure;
+    readiness.wait_for("the certificate for runners' sessions");
+    let needs = Needs {
+        client: context.client.clone(),
+        config: context.config.door.clone(),
+        namespace: context.config.namespace.clone(),
+        request_timeout: context.config.request_timeout,
+        leads,
+        sessions: context.sessions.clone(),
+        world: context.world.clone(),
+        triggers: sink.triggers,
+        metrics: context.metrics.clone(),
+    };
+    let door = sessions::prepare(needs).await.context("prepare the runners' door")?;
+    context.door = Some(door.clone());
+    Ok((Arc::new(context), door, receiver))
 }
 
 /// The configuration of the clients: the pod's own account, or the kubeconfig.
@@ -160,6 +167,8 @@ async fn client_config() -> anyhow::Result<kube::Config> {
         .await
         .context("find the API server (in a pod: its account; else: KUBECONFIG)")?;
     config.connect_timeout = Some(Duration::from_secs(5));
+    // Also of watches and lists, which nothing else ends when the other side is gone without a word.
+    config.read_timeout = Some(watches::LONGEST_SILENCE);
     // Trying again is the reconcile's business: it knows what has changed since.
     config.default_retry = false;
     Ok(config)

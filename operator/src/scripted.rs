@@ -3,21 +3,20 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use clap::Parser;
 use http::{Method, Request, Response};
-use kube::{
-    Client,
-    client::Body,
-    runtime::events::{Recorder, Reporter},
-};
-use scriptrunner_core::pod::PodSettings;
+use kube::{Client, client::Body};
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
+use tower::{Layer as _, util::BoxCloneService};
 
 use crate::{
-    args::{Config, LogFormat, Timers},
-    context::{Bucket, Context},
+    args::{Args, Command},
+    context::Context,
+    pressure::Pressure,
 };
 
 /// One request.
@@ -33,6 +32,10 @@ pub(crate) struct Asked {
 pub(crate) enum Answer {
     /// The status code and the body.
     Says(u16, Value),
+    /// The same, after this time.
+    Late(Duration, u16, Value),
+    /// The status code, and after how many seconds to try again; in plain text, as the API server does when it sheds load.
+    RetryAfter(u16, u64),
     /// Nothing, ever.
     Hangs,
 }
@@ -56,6 +59,21 @@ impl Record {
 
 /// A client whose requests `answer` answers.
 pub(crate) fn client(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Client, Record) {
+    let (service, record) = service(answer);
+    (Client::new(service, "default"), record)
+}
+
+/// What reconciles share, with a client whose requests `answer` answers, and that feels their pressure.
+pub(crate) fn pressed(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Context, Record) {
+    let (service, record) = service(answer);
+    let pressure = Pressure::new(Duration::from_secs(1), Gauge::default());
+    let context = context(Client::new(pressure.layer(service), "default"));
+    (Context { pressure, ..context }, record)
+}
+
+type Served = BoxCloneService<Request<Body>, Response<Body>, Infallible>;
+
+fn service(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Served, Record) {
     let record = Record::default();
     let (kept, answer) = (record.clone(), Arc::new(answer));
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -72,16 +90,25 @@ pub(crate) fn client(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) 
             };
             let answered = answer(&asked);
             kept.0.lock().unwrap().push(asked);
+            let says = |code: u16, body: Value| {
+                let body = Body::from(body.to_string().into_bytes());
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            };
             match answered {
-                Answer::Says(code, body) => {
-                    let body = Body::from(body.to_string().into_bytes());
-                    Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+                Answer::Says(code, body) => says(code, body),
+                Answer::Late(pause, code, body) => {
+                    tokio::time::sleep(pause).await;
+                    says(code, body)
+                }
+                Answer::RetryAfter(code, seconds) => {
+                    let text = Body::from(b"Too many requests, please try again later.".to_vec());
+                    Ok(Response::builder().status(code).header("retry-after", seconds).body(text).unwrap())
                 }
                 Answer::Hangs => std::future::pending().await,
             }
         }
     });
-    (Client::new(service, "default"), record)
+    (BoxCloneService::new(service), record)
 }
 
 /// A refusal, as the API server words it.
@@ -93,33 +120,10 @@ pub(crate) fn failure(code: u16, reason: &str, message: &str) -> Answer {
 
 /// What reconciles share, with a client of the test's own. API calls may take a second.
 pub(crate) fn context(client: Client) -> Context {
-    let reporter = Reporter { controller: "test".to_owned(), instance: None };
-    Context {
-        recorder: Recorder::new(client.clone(), reporter),
-        client,
-        world: Arc::default(),
-        config: Config {
-            pods: PodSettings {
-                runner_image: "runner".to_owned(),
-                default_memory: None,
-                default_ephemeral_storage: None,
-                handover_seconds: 600,
-            },
-            namespace: "scriptrunner-system".to_owned(),
-            identity: "me".to_owned(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            status_bytes_per_second: 1_000_000,
-            timers: Timers {
-                status_interval: Duration::from_secs(1),
-                state_interval: Duration::from_secs(10),
-                refusal_retry: Duration::from_secs(15),
-                longest_backoff: Duration::from_mins(5),
-            },
-            lease: Duration::from_secs(30),
-            request_timeout: Duration::from_secs(1),
-            log_format: LogFormat::Text,
-        },
-        metrics: Arc::default(),
-        status_bytes: Mutex::new(Bucket::new(1_000_000, 1_000_000, Instant::now())),
-    }
+    let flags = ["operator", "run", "--runner-image=runner", "--pod-name=me", "--request-timeout-seconds=1"];
+    let Command::Run(flags) = Args::parse_from(flags).command;
+    let mut config = flags.resolve().unwrap();
+    config.pods.default_memory = None;
+    config.pods.default_ephemeral_storage = None;
+    Context::new(client, Arc::default(), config, Arc::default())
 }

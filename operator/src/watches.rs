@@ -3,31 +3,43 @@
 //! Lists are consistent reads, and Pods, Nodes, Namespaces and ConfigMaps have been listed before the first ScriptRunner is:
 //! an operator that starts never takes a pod that it has not heard of for one that does not exist.
 
-use std::{fmt::Debug, sync::Arc};
+pub mod slim;
 
-use futures::{Stream, StreamExt};
+use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
+
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
-        reflector::ObjectRef,
         watcher::{self, Event, watcher},
     },
 };
-use scriptrunner_api::{labels, v1alpha1::ScriptRunner};
+use scriptrunner_api::labels;
 use scriptrunner_core::observed::{ConfigMapFacts, NodeFacts, PodFacts, controller_uid};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
-use crate::{metrics::Metrics, world::World};
+use self::slim::Slimmed;
+use crate::{guarded::Reference, metrics::Metrics, world::World};
+
+/// After this time the API server ends a watch, and it is taken up again where it ended.
+const WATCH_SECONDS: u32 = 60;
+/// A connection on which nothing is said for longer than this is dead: the API server would at least have ended the watch.
+pub const LONGEST_SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
+/// Objects in one answer to a list. A real Node has 20 KB.
+const PAGE: u32 = 250;
 
 /// What is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// One object.
-    One(ObjectRef<DeserializeGuard<ScriptRunner>>),
+    One(Reference),
     /// Every object of a namespace.
     Namespace(String),
     /// Every object.
@@ -55,8 +67,8 @@ impl Sink {
 }
 
 /// Names an object for the controller.
-pub fn object_ref(namespace: &str, name: &str) -> ObjectRef<DeserializeGuard<ScriptRunner>> {
-    ObjectRef::new(name).within(namespace)
+pub fn object_ref(namespace: &str, name: &str) -> Reference {
+    Reference::new(name).within(namespace)
 }
 
 /// The reference of the object that controls a child, by the child's marks.
@@ -64,39 +76,38 @@ fn owner_ref(namespace: &str, name: &str) -> Trigger {
     Trigger::One(object_ref(namespace, name))
 }
 
+/// Watches everything of a kind, for ever. Whatever ends the watch, it goes on from the version that it has reached; only if
+/// the API server does not know that version any more is everything listed again.
+pub fn watch_all<K>(
+    api: Api<K>,
+    selector: Option<&str>,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
+    let config = selector.iter().fold(config, |config, selector| config.labels(selector));
+    let begin = move || watcher(api.clone(), config.clone()).boxed();
+    stream::unfold((None, begin), |(running, begin)| async {
+        let mut running: BoxStream<'static, _> = running.unwrap_or_else(&begin);
+        let event = running.next().await?;
+        // The client library expects to hear this within the watch, and would ask for the same version for ever.
+        let is_over = matches!(&event, Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.code == 410);
+        Some((event, ((!is_over).then_some(running), begin)))
+    })
+    .default_backoff()
+}
+
 /// Starts every watch but that of ScriptRunners; each receiver turns true when its first list is complete.
 pub fn start(client: &Client, sink: &Sink) -> Vec<(&'static str, watch::Receiver<bool>)> {
-    let ours = watcher::Config::default().labels(labels::UID);
-    let all = watcher::Config::default();
+    let ours = Some(labels::UID);
+    let (pods, config_maps) = (Api::<Slimmed<Pod>>::all(client.clone()), Api::all(client.clone()));
+    let (nodes, namespaces) = (Api::<Slimmed<Node>>::all(client.clone()), Api::all(client.clone()));
     vec![
-        ("pods", spawn(sink, "pods", watcher(Api::<Pod>::all(client.clone()), ours.clone()), PodEvents)),
-        (
-            "nodes",
-            spawn(
-                sink,
-                "nodes",
-                watcher(Api::<Node>::all(client.clone()), all.clone()),
-                NodeEvents::default(),
-            ),
-        ),
-        (
-            "namespaces",
-            spawn(
-                sink,
-                "namespaces",
-                watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all),
-                NamespaceEvents,
-            ),
-        ),
-        (
-            "configmaps",
-            spawn(
-                sink,
-                "configmaps",
-                watcher(Api::<PartialObjectMeta<ConfigMap>>::all(client.clone()), ours),
-                ConfigMapEvents,
-            ),
-        ),
+        ("pods", spawn(sink, "pods", watch_all(pods, ours), PodEvents)),
+        ("nodes", spawn(sink, "nodes", watch_all(nodes, None), NodeEvents::default())),
+        ("namespaces", spawn(sink, "namespaces", watch_all(namespaces, None), NamespaceEvents)),
+        ("configmaps", spawn(sink, "configmaps", watch_all(config_maps, ours), ConfigMapEvents)),
     ]
 }
 
@@ -105,20 +116,17 @@ trait TakeIn<K>: Send + 'static {
     fn take_in(&mut self, event: Event<K>, sink: &Sink);
 }
 
-fn spawn<K>(
+fn spawn<K: Send + 'static>(
     sink: &Sink,
     kind: &'static str,
-    stream: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     mut table: impl TakeIn<K>,
-) -> watch::Receiver<bool>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
+) -> watch::Receiver<bool> {
     let (synced, receiver) = watch::channel(false);
     let sink = sink.clone();
     tokio::spawn(async move {
-        let mut stream = std::pin::pin!(stream.default_backoff());
-        while let Some(event) = stream.next().await {
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
                     let complete = matches!(event, Event::InitDone);
@@ -139,11 +147,11 @@ where
 
 struct PodEvents;
 
-impl TakeIn<Pod> for PodEvents {
-    fn take_in(&mut self, event: Event<Pod>, sink: &Sink) {
+impl TakeIn<Slimmed<Pod>> for PodEvents {
+    fn take_in(&mut self, event: Event<Slimmed<Pod>>, sink: &Sink) {
         match event {
             Event::Init => sink.world.pods().list_begins(),
-            Event::InitApply(pod) | Event::Apply(pod) => {
+            Event::InitApply(Slimmed(pod)) | Event::Apply(Slimmed(pod)) => {
                 let Some(facts) = PodFacts::of(&pod) else {
                     tracing::warn!(
                         namespace = pod.namespace(),
@@ -157,7 +165,7 @@ impl TakeIn<Pod> for PodEvents {
                     sink.trigger(owner);
                 }
             }
-            Event::Delete(pod) => {
+            Event::Delete(Slimmed(pod)) => {
                 let Some(facts) = PodFacts::of(&pod) else { return };
                 let owner = owner_ref(&facts.namespace, &facts.owner_name);
                 sink.world.pods().remove(facts);
@@ -176,29 +184,37 @@ impl TakeIn<Pod> for PodEvents {
 
 #[derive(Default)]
 struct NodeEvents {
-    listed: Vec<String>,
+    listed: HashSet<String>,
+    /// Whether the list under way has shown anything new.
+    changed: bool,
 }
 
-impl TakeIn<Node> for NodeEvents {
-    fn take_in(&mut self, event: Event<Node>, sink: &Sink) {
+impl TakeIn<Slimmed<Node>> for NodeEvents {
+    fn take_in(&mut self, event: Event<Slimmed<Node>>, sink: &Sink) {
         match event {
-            Event::Init => self.listed.clear(),
-            Event::InitApply(node) => {
-                self.listed.push(node.name_any());
-                put_node(&node, sink);
+            Event::Init => *self = Self::default(),
+            Event::InitApply(Slimmed(node)) => {
+                self.changed |= put_node(&node, sink);
+                self.listed.insert(node.name_any());
             }
-            Event::Apply(node) => put_node(&node, sink),
+            Event::Apply(Slimmed(node)) => {
+                if put_node(&node, sink) {
+                    sink.trigger(Trigger::All);
+                }
+            }
             Event::Delete(node) => {
-                sink.world.nodes().remove(&node.name_any());
+                Arc::make_mut(&mut sink.world.nodes()).remove(&node.name_any());
                 sink.trigger(Trigger::All);
             }
             Event::InitDone => {
-                let listed = std::mem::take(&mut self.listed);
-                let listed: std::collections::HashSet<&String> = listed.iter().collect();
+                let Self { listed, changed } = std::mem::take(self);
                 let mut nodes = sink.world.nodes();
-                let before = nodes.len();
-                nodes.retain(|name, _| listed.contains(name));
-                if nodes.len() != before {
+                let is_gone = nodes.keys().any(|name| !listed.contains(name));
+                if is_gone {
+                    Arc::make_mut(&mut nodes).retain(|name, _| listed.contains(name));
+                }
+                drop(nodes);
+                if changed || is_gone {
                     sink.trigger(Trigger::All);
                 }
             }
@@ -206,14 +222,15 @@ impl TakeIn<Node> for NodeEvents {
     }
 }
 
-/// Heartbeats change a Node every few seconds; only what decisions rest on triggers anything.
-fn put_node(node: &Node, sink: &Sink) {
-    let Some(facts) = NodeFacts::of(node) else { return };
+/// Takes a Node in. True if that changed anything: heartbeats change a Node every few seconds, and little of it is read.
+fn put_node(node: &Node, sink: &Sink) -> bool {
+    let Some(facts) = NodeFacts::of(node) else { return false };
     let mut nodes = sink.world.nodes();
-    if nodes.get(&facts.name) != Some(&facts) {
-        nodes.insert(facts.name.clone(), facts);
-        sink.trigger(Trigger::All);
+    let changed = nodes.get(&facts.name) != Some(&facts);
+    if changed {
+        Arc::make_mut(&mut nodes).insert(facts.name.clone(), facts);
     }
+    changed
 }
 
 struct NamespaceEvents;
@@ -279,3 +296,6 @@ impl TakeIn<PartialObjectMeta<ConfigMap>> for ConfigMapEvents {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ pub mod pods;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use scriptrunner_core::observed::{ConfigMapFacts, NodeFacts};
@@ -18,7 +18,7 @@ use self::{memory::Memory, pods::PodTable};
 /// Tables that the watches fill and `observe` reads.
 #[derive(Default)]
 pub struct World {
-    nodes: Mutex<BTreeMap<String, NodeFacts>>,
+    nodes: Mutex<Arc<BTreeMap<String, NodeFacts>>>,
     pods: Mutex<PodTable>,
     config_maps: Mutex<HashMap<String, BTreeMap<String, ConfigMapFacts>>>,
     privileged_namespaces: Mutex<HashMap<String, bool>>,
@@ -31,8 +31,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    /// Nodes by name.
-    pub fn nodes(&self) -> MutexGuard<'_, BTreeMap<String, NodeFacts>> {
+    /// Nodes by name. Shared with every look that is under way; who changes them changes a copy if there is one.
+    pub fn nodes(&self) -> MutexGuard<'_, Arc<BTreeMap<String, NodeFacts>>> {
         lock(&self.nodes)
     }
 

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -26,7 +26,7 @@ pub(crate) enum Command {
     ///
     /// Exit codes, for people (the operator reads the message): 0 all succeeded or handed over, 1 the script failed or
     /// the runner could not work, 2 wrong usage, 3 a dependency could not be installed, 4 the inputs are not the pinned
-    /// ones, 5 the pod was started a second time, 6 the runner was told to stop.
+    /// ones, 5 the pod was started a second time, 6 the runner was told to stop. Of several runs the last one counts.
     Run(RunArgs),
 }
 
@@ -71,13 +71,16 @@ pub(crate) struct RunArgs {
     /// Seconds that one execution may take; no limit if absent.
     #[arg(long = "execution-deadline-seconds", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) execution_deadline: Option<Duration>,
-    /// Seconds after which an endless repetition is handed over to the next pod.
+    /// Seconds after which an endless repetition whose answers the operator does not acknowledge is handed over to the
+    /// next pod.
     #[arg(long = "handover-seconds", value_name = "SECONDS", value_parser = seconds, default_value = "600")]
     pub(crate) handover: Duration,
     /// When the execution before `--first-serial` started, in seconds of Unix time by this node's clock; the first
     /// execution waits until a period has passed since.
     #[arg(long, value_name = "UNIX_SECONDS", allow_negative_numbers = true)]
     pub(crate) last_start: Option<i64>,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
     /// Where the node's root is mounted; given only if it is.
     #[arg(long)]
     pub(crate) host_root: Option<PathBuf>,
@@ -93,6 +96,33 @@ pub(crate) struct RunArgs {
     /// File that the kubelet reads as the termination message.
     #[arg(long, hide = true, value_parser = absolute, default_value = labels::TERMINATION_LOG)]
     pub(crate) termination_log: PathBuf,
+}
+
+/// Where the operator is, and what it is waited for.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct SessionArgs {
+    /// Address and port at which the operator holds sessions; if absent, there is none.
+    #[arg(long = "session-address", value_name = "ADDRESS")]
+    pub(crate) address: Option<String>,
+    /// The name that the operator's certificate must have.
+    #[arg(long = "session-name", value_name = "NAME", default_value = "")]
+    pub(crate) name: String,
+    /// An authority that may sign the operator's certificate: a certificate in DER, base64. Can be repeated.
+    #[arg(long = "session-authority", value_name = "DER")]
+    pub(crate) authorities: Vec<String>,
+    /// Seconds that a runner which has ended waits at most until its answer is stored.
+    #[arg(long = "linger-seconds", value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    pub(crate) linger: Duration,
+    /// Seconds that a runner whose answer is stored stays for an order to run again.
+    #[arg(long = "idle-seconds", value_name = "SECONDS", value_parser = seconds, default_value = "0")]
+    pub(crate) idle: Duration,
+    /// File with the token that the runner identifies itself with.
+    #[arg(long, hide = true, value_parser = absolute, default_value_os_t = token_file())]
+    pub(crate) token_file: PathBuf,
+}
+
+fn token_file() -> PathBuf {
+    Path::new(labels::TOKEN_DIR).join(labels::TOKEN_FILE)
 }
 
 /// How many executions this pod is to make.

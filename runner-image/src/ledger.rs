@@ -1,6 +1,6 @@
 //! What this runner has done so far, and what became of the node: the content of the termination message. Pure.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use scriptrunner_api::{
     labels::PROTOCOL,
@@ -17,8 +17,8 @@ use crate::outcome;
 pub(crate) enum End {
     /// Everything was executed that was to be.
     Completed,
-    /// The repetition goes on in the next pod.
-    HandedOver,
+    /// The repetition goes on in the next pod, after so long without an acknowledgement.
+    HandedOver(Duration),
     /// The runner was told to stop before everything was executed.
     Stopped,
     /// This was a second start.
@@ -38,7 +38,7 @@ impl End {
     pub(crate) fn exit_code(&self, has_failed: bool) -> u8 {
         match self {
             Self::Completed => u8::from(has_failed),
-            Self::HandedOver => 0,
+            Self::HandedOver(_) => 0,
             Self::RunnerFailed(_) => 1,
             Self::ProtocolUnknown(_) => 2,
             Self::InstallFailed(_) => 3,
@@ -49,10 +49,17 @@ impl End {
     }
 }
 
+/// An execution that has ended.
+struct Entry {
+    execution: Execution,
+    /// The first snapshot that contains it.
+    seq: u64,
+}
+
 /// Counts and newest executions of this runner.
 pub(crate) struct Ledger {
     record: Record,
-    history: VecDeque<Execution>,
+    history: VecDeque<Entry>,
     history_limit: usize,
     newest_failure: Option<Execution>,
 }
@@ -78,6 +85,13 @@ impl Ledger {
         Self { record, history: VecDeque::new(), history_limit, newest_failure: None }
     }
 
+    /// Begins a new part in the same process: what is counted per runner goes on, everything else begins anew.
+    pub(crate) fn next(&self, run: u64, attempt: u32, history_limit: usize) -> Self {
+        let next = Self::new(self.record.boot.clone(), run, attempt, history_limit);
+        let Record { seq, executions, failures, .. } = self.record;
+        Self { record: Record { seq, executions, failures, ..next.record }, ..next }
+    }
+
     /// An execution begins: from now on it counts, even if nobody lives to see its end.
     pub(crate) fn begin(&mut self, serial: u64) {
         self.record.executions += 1;
@@ -94,7 +108,7 @@ impl Ledger {
             self.record.failures += 1;
             self.newest_failure = Some(execution.clone());
         }
-        self.history.push_back(execution);
+        self.history.push_back(Entry { execution, seq: self.record.seq + 1 });
         while self.history.len() > self.history_limit {
             self.history.pop_front();
         }
@@ -104,10 +118,13 @@ impl Ledger {
     pub(crate) fn end(&mut self, end: &End, stop_on: StopOn) -> bool {
         let (state, reason, message) = match end {
             End::Completed => self.verdict(stop_on),
-            End::HandedOver => (
+            End::HandedOver(silence) => (
                 NodeState::Running,
-                Some(NodeReason::HandedOver),
-                "the repetition goes on in the next pod".to_owned(),
+                Some(NodeReason::NoSession),
+                format!(
+                    "no session with the operator for {} seconds; the repetition goes on in the next pod",
+                    silence.as_secs()
+                ),
             ),
             End::Stopped => (NodeState::Stopped, Some(NodeReason::Interrupted), self.stopped()),
             End::Restarted => (
@@ -131,14 +148,29 @@ impl Ledger {
         self.record.state = state.as_str().to_owned();
         self.record.reason = reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default();
         self.record.message = head(&make_harmless(message.as_bytes()), MAX_RECORD_TEXT_BYTES).to_owned();
-        self.record.handed_over = *end == End::HandedOver;
+        self.record.handed_over = matches!(end, End::HandedOver(_));
         state == NodeState::Failed
     }
 
     /// The snapshot to be published now; each has the next number.
     pub(crate) fn publish(&mut self) -> Snapshot {
         self.record.seq += 1;
-        Snapshot { record: self.record.clone(), history: self.history.iter().cloned().collect() }
+        let history = self.history.iter().map(|entry| entry.execution.clone()).collect();
+        Snapshot { record: self.record.clone(), history }
+    }
+
+    /// The run that this is about.
+    pub(crate) fn run(&self) -> u64 {
+        self.record.run
+    }
+
+    /// The executions that the snapshot of that number, and those before it, do not contain.
+    pub(crate) fn newer_than(&self, seq: u64) -> impl Iterator<Item = &Execution> {
+        self.history.iter().filter(move |entry| entry.seq > seq).map(|entry| &entry.execution)
+    }
+
+    fn newest(&self) -> Option<&Execution> {
+        self.history.back().map(|entry| &entry.execution)
     }
 
     /// One line for the log.
@@ -151,7 +183,7 @@ impl Ledger {
 
     /// Any failed execution is a failure, unless what was waited for was a success and it came.
     fn verdict(&self, stop_on: StopOn) -> (NodeState, Option<NodeReason>, String) {
-        let newest_succeeded = self.history.back().is_some_and(Execution::succeeded);
+        let newest_succeeded = self.newest().is_some_and(Execution::succeeded);
         match &self.newest_failure {
             Some(failure) if !(stop_on == StopOn::Success && newest_succeeded) => {
                 (NodeState::Failed, NodeReason::parse(&failure.reason), outcome::sentence(failure))
@@ -161,7 +193,7 @@ impl Ledger {
     }
 
     fn stopped(&self) -> String {
-        match self.history.back() {
+        match self.newest() {
             Some(newest) if newest.reason == NodeReason::Interrupted.as_str() => outcome::sentence(newest),
             Some(newest) => format!("the pod was told to end after execution {}", newest.serial),
             None => "the pod was told to end before the first execution".to_owned(),
@@ -229,11 +261,44 @@ mod tests {
     }
 
     #[test]
+    fn executions_know_which_snapshot_told_of_them_first() {
+        let mut ledger = ledger_of(&[], 5);
+        let serials = |ledger: &Ledger, seq| {
+            ledger.newer_than(seq).map(|execution| execution.serial).collect::<Vec<_>>()
+        };
+        for serial in 1..=3 {
+            ledger.begin(serial);
+            ledger.publish();
+            ledger.finish(Execution { serial, exit_code: Some(0), ..Execution::default() });
+            assert_eq!(ledger.publish().record.seq, 2 * serial);
+        }
+        assert_eq!(serials(&ledger, 0), [1, 2, 3]);
+        assert_eq!(serials(&ledger, 2), [2, 3]);
+        assert_eq!(serials(&ledger, 3), [2, 3]);
+        assert_eq!(serials(&ledger, 6), [0; 0]);
+    }
+
+    #[test]
+    fn next_part_goes_on_with_what_is_counted_per_runner() {
+        let mut ledger = ledger_of(&[0, 1], 5);
+        ledger.end(&End::Completed, StopOn::Never);
+        let before = ledger.publish().record;
+        let mut next = ledger.next(2, 3, 1);
+        let Snapshot { record, history } = next.publish();
+        assert_eq!((record.boot, record.seq), (before.boot, before.seq + 1));
+        assert_eq!((record.run, record.attempt, record.state.as_str()), (2, 3, "Running"));
+        assert_eq!((record.executions, record.failures, record.serial), (2, 1, 0));
+        assert_eq!((record.exit_code, record.message.as_str(), history.len()), (None, "", 0));
+        // A failure of the part before is not one of this part.
+        assert!(!next.end(&End::Completed, StopOn::Never));
+    }
+
+    #[test]
     fn every_end_has_its_exit_code() {
         let text = String::new;
         for (end, code) in [
             (End::Completed, 0),
-            (End::HandedOver, 0),
+            (End::HandedOver(Duration::ZERO), 0),
             (End::RunnerFailed(text()), 1),
             (End::ProtocolUnknown(2), 2),
             (End::InstallFailed(text()), 3),

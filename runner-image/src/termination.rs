@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use scriptrunner_api::snapshot::{MAX_MESSAGE_BYTES, Snapshot};
+use scriptrunner_api::{
+    snapshot::{MAX_MESSAGE_BYTES, Snapshot},
+    v1alpha1::Execution,
+};
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the termination message to {path:?}: {source}")]
@@ -21,6 +24,14 @@ pub(crate) struct Error {
 pub(crate) fn write(path: &Path, snapshot: &Snapshot) -> Result<(), Error> {
     let message = snapshot.encode(MAX_MESSAGE_BYTES);
     replace(path, message.as_bytes()).map_err(|source| Error { path: path.to_owned(), source })
+}
+
+/// Whether the message of this snapshot holds the executions whole.
+pub(crate) fn holds<'a>(snapshot: &Snapshot, executions: impl Iterator<Item = &'a Execution>) -> bool {
+    let Ok(read) = Snapshot::decode(&snapshot.encode(MAX_MESSAGE_BYTES)) else { return false };
+    let size = |execution: &Execution| (execution.key(), execution.stdout.len(), execution.stderr.len());
+    let kept: Vec<_> = read.history.iter().map(size).collect();
+    executions.map(size).all(|execution| kept.contains(&execution))
 }
 
 fn replace(path: &Path, message: &[u8]) -> io::Result<()> {

@@ -76,8 +76,8 @@ pub(crate) struct Name {
 pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) cluster: Name,
-    /// How many nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
+    /// How many nodes; 0 for a control plane alone.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) nodes: u8,
     /// What a node may use, in MiB.
     #[arg(long, default_value_t = 3072, value_parser = clap::value_parser!(u64).range(512..))]

@@ -63,6 +63,15 @@ const MODULES: [Module; 4] = [
     Module { name: "coredns", packages: &[("github.com/coredns/coredns", "coredns")] },
 ];
 
+/// Plays nodes and pods at a scale that no machine has. No cluster needs it, so it is built only when it is asked for.
+const KWOK: Module = Module { name: "kwok", packages: &[("sigs.k8s.io/kwok/cmd/kwok", "kwok")] };
+
+/// Finds the program `kwok`, which plays nodes and pods, building it if it is missing.
+pub fn kwok(checkout: &Path, progress: &Progress) -> Result<PathBuf> {
+    let count = Count { done: 0, total: KWOK.packages.len() };
+    KWOK.ensure(checkout, &go_version()?, count, progress).map(|folder| folder.join("kwok"))
+}
+
 /// The folders with the binaries, one per Go module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binaries {
@@ -224,7 +233,7 @@ mod tests {
 
     #[test]
     fn every_built_package_is_a_pinned_tool() {
-        for module in &MODULES {
+        for module in MODULES.iter().chain([&KWOK]) {
             let path = find_checkout().unwrap().join("testcluster/binaries").join(module.name).join("go.mod");
             let text = fs::read_to_string(path).unwrap();
             for (package, _) in module.packages {

@@ -11,6 +11,7 @@ pub mod namespace;
 pub mod pki;
 pub mod process;
 pub mod progress;
+pub mod proxy;
 pub mod sandbox;
 pub mod slot;
 pub mod state;
@@ -29,6 +30,7 @@ mod images;
 mod machine;
 mod network;
 mod node;
+mod revive;
 
 pub use cluster::Cluster;
 pub use down::down;

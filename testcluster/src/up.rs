@@ -33,7 +33,7 @@ use crate::{
 pub struct Wish {
     /// Its name: lower-case letters, digits and hyphens.
     pub name: String,
-    /// How many nodes it has.
+    /// How many nodes it has; none is a control plane alone.
     pub nodes: u8,
     /// What each node may use, in MiB.
     pub node_memory_mib: u64,
@@ -116,9 +116,9 @@ fn replace_leftover(wish: &Wish, checkout: &Path, binaries: &Binaries, progress:
 }
 
 fn record(wish: &Wish, checkout: PathBuf, binaries: Binaries, old: Option<&State>) -> Result<State> {
-    if wish.nodes == 0 || wish.nodes > MAX_NODES {
+    if wish.nodes > MAX_NODES {
         return Err(Error::Machine {
-            what: format!("{} nodes are not possible: ask for 1 to {MAX_NODES}", wish.nodes),
+            what: format!("{} nodes are not possible: ask for at most {MAX_NODES}", wish.nodes),
         });
     }
     let lock = Lock::machine()?;

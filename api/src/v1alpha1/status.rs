@@ -181,13 +181,17 @@ pub struct NodeStatus {
     /// Short digest of the pod's UID, while active.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "podID")]
     pub pod_id: Option<String>,
-    /// Number of the newest snapshot stored from that pod, while active.
+    /// Number of the newest snapshot that is stored from that pod's session, once an execution in it began; while active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
     /// Serial of the newest execution of the entry's run that is known to have happened or was lost; the next pod of
     /// this node goes on after it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub serial: u64,
+    /// Serial of the newest execution of that pod that `executions` contains already, while the pod is of an older run
+    /// than the entry.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pod_serial: u64,
     /// Since when the Node object is gone; such an entry is kept for at most a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_time: Option<Time>,

@@ -5,9 +5,9 @@ use scriptrunner_api::{
     v1alpha1::{NodeState, NodeStatus},
 };
 
-use super::{Action, Draft, entry, run};
+use super::{Action, Draft, entry, run, runners::Runners};
 use crate::{
-    names::short_id,
+    in_step::InStep,
     observed::{ContainerFacts, Observed, PodFacts, Presence},
     validate::ValidRun,
 };
@@ -23,16 +23,21 @@ pub(super) fn delete_everything(observed: &Observed) -> Vec<Action> {
 }
 
 /// Pods and ConfigMaps that nothing needs any more, judged by the stored status alone.
-pub(super) fn surplus(draft: &Draft, observed: &Observed, accepted: Option<&ValidRun>) -> Vec<Action> {
+pub(super) fn surplus(
+    draft: &Draft<'_>,
+    observed: &Observed,
+    runners: &Runners<'_>,
+    accepted: Option<&ValidRun>,
+) -> Vec<Action> {
     let Some(stored) = &observed.previous else { return Vec::new() };
     let Some(stored_run) = &stored.run else { return Vec::new() };
-    let mut actions: Vec<Action> = observed
-        .pods
+    let mut entries = InStep::new(&stored.nodes);
+    let mut actions: Vec<Action> = runners
+        .all()
         .iter()
+        .map(|runner| runner.pod)
         .filter(|pod| is_deletable(pod))
-        .filter_map(|pod| {
-            Some(delete(pod, why_surplus(pod, stored_run.number, stored.nodes.get(&pod.node))?))
-        })
+        .filter_map(|pod| Some(delete(pod, why_surplus(pod, stored_run.number, entries.get(&pod.node))?)))
         .collect();
     let wanted = run::wanted_config_maps(draft, accepted, observed);
     let older_pods =
@@ -57,10 +62,10 @@ fn delete(pod: &PodFacts, why: &'static str) -> Action {
 
 /// Why a pod is surplus by what is stored; none if it is still needed or its outcome is not stored yet.
 fn why_surplus(pod: &PodFacts, stored_run: u64, stored: Option<&NodeStatus>) -> Option<&'static str> {
-    let Some(stored) = stored.filter(|stored| stored.node_id == short_id(&pod.node_uid)) else {
+    let Some(stored) = stored.filter(|stored| stored.node_id == pod.node_id) else {
         return (pod.run < stored_run || pod.has_ended()).then_some("its node is no longer part of the run");
     };
-    let is_named = stored.pod_id.as_deref() == Some(short_id(&pod.uid).as_str());
+    let is_named = stored.pod_id.as_ref() == Some(&pod.id);
     if pod.run < stored_run {
         // A named pod that has ended first has its end stored.
         return (!is_named || !pod.has_ended()).then_some("a newer run came first");
@@ -79,12 +84,24 @@ fn why_surplus(pod: &PodFacts, stored_run: u64, stored: Option<&NodeStatus>) -> 
             Some("its outcome is stored")
         }
         // A failed script's pod is kept for a look, until the next run.
-        NodeState::Failed => (!matches!(pod.container, ContainerFacts::Terminated { .. }))
-            .then_some("it did not start in time"),
+        NodeState::Failed => (!is_worth_a_look(pod, stored)).then_some("it did not start in time"),
         NodeState::Pending => {
             (entry::reason(stored) != Some(NodeReason::NameConflict)).then_some("another pod replaces it")
         }
         // An endless repetition: kept until the next pod exists, because it holds the time of its start.
         NodeState::Running | NodeState::Starting => None,
+    }
+}
+
+/// Whether the failed pod's container ended, or will because its runner said so over its session.
+fn is_worth_a_look(pod: &PodFacts, stored: &NodeStatus) -> bool {
+    match pod.container {
+        ContainerFacts::Terminated { .. } => true,
+        ContainerFacts::Running => !entry::has_given_up(stored),
+        // A reason that is not there was cut: better no look than a script that starts late.
+        ContainerFacts::Absent | ContainerFacts::Waiting { .. } => {
+            entry::reason(stored).is_some_and(|reason| reason != NodeReason::PodRefused)
+                && !entry::has_given_up(stored)
+        }
     }
 }

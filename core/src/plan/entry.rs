@@ -3,11 +3,15 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use scriptrunner_api::{
     reason::NodeReason,
+    snapshot::{Record, Snapshot},
     text::head,
     v1alpha1::{NodeState, NodeStatus},
 };
 
-use crate::{names::short_id, observed::PodFacts, results::Outcome, status::merge::merge_history};
+use crate::{
+    results::{Outcome, is_final},
+    status::merge::merge_history,
+};
 
 /// Longest message of an entry, in bytes.
 pub(super) const MAX_MESSAGE_BYTES: usize = 512;
@@ -28,78 +32,200 @@ pub(super) fn reason(entry: &NodeStatus) -> Option<NodeReason> {
     NodeReason::parse(&entry.reason)
 }
 
-/// Makes the entry part of a run. What older runs left stays; a pod of an older run that has not ended stays named, so
-/// that its end is counted exactly once and nothing starts before it.
+/// Makes the entry part of a run. What older runs left stays; a pod of an older run that has not ended stays named, with
+/// what is counted of it, so that what it did is counted exactly once and nothing starts before its end.
 pub(super) fn reset_for_run(entry: &mut NodeStatus, run: u64) {
-    let pod_id = entry.node_state().is_active().then(|| entry.pod_id.take()).flatten();
+    let state = entry.node_state();
+    if state.is_active() && entry.pod_id.is_some() {
+        entry.pod_serial = entry.serial;
+        // Kept only to tell that the newest execution is in flight.
+        entry.seq = entry.seq.filter(|_| !has_newest_result(entry));
+    } else if state != NodeState::Pending || entry.pod_id.is_none() {
+        forget_pod(entry);
+    }
     set(entry, NodeState::Pending, None, "");
     entry.run = run;
     entry.attempts = 0;
     entry.serial = 0;
     entry.exit_code = None;
     entry.signal = None;
-    entry.pod_id = pod_id;
-    entry.seq = None;
 }
 
-/// A pod of the entry's run exists.
-pub(super) fn begin(
+/// A pod of the entry's run exists; if it is the next one, the one before is done for good.
+pub(super) fn reach_attempt(entry: &mut NodeStatus, attempt: u32) {
+    if attempt > entry.attempts {
+        entry.attempts = attempt;
+        forget_pod(entry);
+    }
+}
+
+/// The pod of the entry's attempt is not over.
+pub(super) fn begin(entry: &mut NodeStatus, pod_id: &str, state: NodeState, message: &str) {
+    pod_id.clone_into(entry.pod_id.get_or_insert_default());
+    set(entry, state, None, message);
+}
+
+/// The pod of the entry's attempt never started and never will.
+pub(super) fn replace(entry: &mut NodeStatus, state: NodeState, reason: NodeReason, message: &str) {
+    forget_pod(entry);
+    set(entry, state, Some(reason), message);
+}
+
+/// Takes in what the session of the entry's own pod brought while its container runs. Of an older snapshot than the newest
+/// that was taken in, only counts and history can be new. One that says how the pod ended adds no more than these either:
+/// how it ended is taken in with the container's end, which may give it another meaning.
+pub(super) fn progress(entry: &mut NodeStatus, live: &Snapshot, failures_before: u64, history_limit: usize) {
+    take_in(entry, live, failures_before, history_limit);
+    let record = &live.record;
+    if is_final(record) || record.executions == 0 || entry.seq.is_some_and(|seq| seq > record.seq) {
+        return;
+    }
+    entry.seq = Some(record.seq);
+    if record.exit_code.is_some() || record.signal.is_some() {
+        (entry.exit_code, entry.signal) = (record.exit_code, record.signal);
+    } else if let Some(newest) = live.history.last() {
+        // An execution has begun: the newest ending is that of the one before.
+        (entry.exit_code, entry.signal) = (newest.exit_code, newest.signal);
+    }
+}
+
+/// Takes in counts and history. Executions are counted by the serial, which grows over all pods of the run, failures by
+/// what was counted when the pod was made, which the pod carries with it.
+///
+/// **Invariant:** counts never decrease, and taking in the same snapshots again, cut or whole, in any order, changes nothing.
+fn take_in(entry: &mut NodeStatus, snapshot: &Snapshot, failures_before: u64, history_limit: usize) {
+    let serial = snapshot.record.serial;
+    entry.executions = entry.executions.saturating_add(serial.saturating_sub(entry.serial));
+    entry.serial = entry.serial.max(serial);
+    take_in_failures_and_history(entry, snapshot, failures_before, history_limit);
+}
+
+fn take_in_failures_and_history(
     entry: &mut NodeStatus,
-    pod: &PodFacts,
-    state: NodeState,
-    reason: Option<NodeReason>,
-    message: &str,
+    snapshot: &Snapshot,
+    failures_before: u64,
+    history_limit: usize,
 ) {
-    entry.attempts = entry.attempts.max(pod.attempt);
-    entry.pod_id = Some(short_id(&pod.uid));
-    set(entry, state, reason, message);
+    let Record { executions, failures, .. } = snapshot.record;
+    entry.failures = entry.failures.max(failures_before.saturating_add(failures.min(executions)));
+    if !snapshot.history.is_empty() {
+        entry.history = merge_history(&entry.history, &snapshot.history, history_limit);
+    }
 }
 
-/// Takes in what a pod of the entry's own run left. Counts rest on the serial, which grows over all pods of the run, so
-/// that taking in the same outcome twice counts once.
-pub(super) fn end(entry: &mut NodeStatus, outcome: &Outcome, history_limit: usize) {
+/// Takes in what a pod of the entry's own run left. Taking in the same outcome twice counts once.
+pub(super) fn end(entry: &mut NodeStatus, outcome: &Outcome, failures_before: u64, history_limit: usize) {
+    let mut has_begun = entry.seq.is_some();
     if let Some(snapshot) = &outcome.snapshot {
-        let record = &snapshot.record;
-        if record.serial > entry.serial {
-            entry.executions += record.serial - entry.serial;
-            entry.failures += record.failures;
-            entry.serial = record.serial;
-        }
-        entry.exit_code = record.exit_code;
-        entry.signal = record.signal;
-        entry.history = merge_history(&entry.history, &snapshot.history, history_limit);
-    } else {
-        entry.executions += outcome.lost_executions;
-        entry.serial += outcome.lost_executions;
-        entry.exit_code = None;
-        entry.signal = None;
+        take_in(entry, snapshot, failures_before, history_limit);
+        has_begun |= snapshot.record.executions > 0;
     }
-    if outcome.state == NodeState::Failed && outcome.lost_executions > 0 {
-        entry.failures += outcome.lost_executions;
+    let is_in_flight = has_begun && !has_newest_result(entry);
+    if outcome.unseen && !is_in_flight {
+        entry.executions = entry.executions.saturating_add(outcome.lost_executions);
+        entry.serial = entry.serial.saturating_add(outcome.lost_executions);
     }
-    entry.pod_id = None;
-    entry.seq = None;
+    if outcome.state == NodeState::Failed {
+        entry.failures = entry.failures.saturating_add(outcome.lost_executions);
+    }
+    let newest = outcome.snapshot.as_ref().filter(|_| !outcome.unseen).map(|snapshot| &snapshot.record);
+    entry.exit_code = newest.and_then(|record| record.exit_code);
+    entry.signal = newest.and_then(|record| record.signal);
+    forget_pod(entry);
     set(entry, outcome.state, outcome.reason, &outcome.message);
 }
 
-/// Takes in what the pod of an older run left while the entry already belongs to a newer one.
-pub(super) fn end_of_older_run(entry: &mut NodeStatus, outcome: &Outcome, history_limit: usize) {
-    match &outcome.snapshot {
-        Some(snapshot) => {
-            entry.executions += snapshot.record.executions;
-            entry.failures += snapshot.record.failures;
-            entry.history = merge_history(&entry.history, &snapshot.history, history_limit);
+/// Whether the result of the newest execution of the entry's run is there. If the size limit cost it, it counts as not
+/// there.
+fn has_newest_result(entry: &NodeStatus) -> bool {
+    has_result(entry, entry.run, entry.serial)
+}
+
+fn has_result(entry: &NodeStatus, run: u64, serial: u64) -> bool {
+    entry.history.iter().rev().any(|execution| (execution.run, execution.serial) == (run, serial))
+}
+
+/// Takes in what the pod of an older run left while the entry already belongs to a newer one. Its executions are counted by
+/// the serial that was reached when the newer run began.
+pub(super) fn end_of_older_run(
+    entry: &mut NodeStatus,
+    outcome: &Outcome,
+    failures_before: u64,
+    history_limit: usize,
+) {
+    let mut is_in_flight = entry.seq.is_some();
+    if let Some(snapshot) = &outcome.snapshot {
+        take_in_failures_and_history(entry, snapshot, failures_before, history_limit);
+        let record = &snapshot.record;
+        if record.executions > 0 && record.serial >= entry.pod_serial {
+            entry.executions = entry.executions.saturating_add(record.serial - entry.pod_serial);
+            is_in_flight = !has_result(entry, record.run, record.serial);
         }
-        None => entry.executions += outcome.lost_executions,
     }
+    if outcome.unseen && !is_in_flight {
+        entry.executions = entry.executions.saturating_add(outcome.lost_executions);
+    }
+    forget_pod(entry);
+}
+
+/// Takes in what a pod that the entry was done with sends once more; whether the entry now holds all of it.
+pub(super) fn hear_again(
+    entry: &mut NodeStatus,
+    live: &Snapshot,
+    failures_before: u64,
+    history_limit: usize,
+) -> bool {
+    let is_counted = live.record.serial <= entry.serial;
+    if is_counted {
+        take_in_failures_and_history(entry, live, failures_before, history_limit);
+    }
+    is_counted
+}
+
+/// Whether the operator stopped waiting for the pod rather than saw it end.
+pub(super) fn has_given_up(entry: &NodeStatus) -> bool {
+    matches!(
+        reason(entry),
+        Some(
+            NodeReason::NodeGone
+                | NodeReason::Unreachable
+                | NodeReason::StartDeadlineExceeded
+                | NodeReason::ImagePullFailed
+                | NodeReason::ContainerNotStarted
+        )
+    )
+}
+
+/// Whether a later answer of the pod that the entry was about replaces what the entry says: it was given up, or nobody saw
+/// its end.
+pub(super) fn awaits_answer(entry: &NodeStatus) -> bool {
+    let is_unseen = matches!(
+        reason(entry),
+        Some(
+            NodeReason::NoMessage
+                | NodeReason::PodLost
+                | NodeReason::PodDeleted
+                | NodeReason::NodeRestarted
+                | NodeReason::Evicted
+        )
+    );
+    // A repetition that goes on after such an end is Running.
+    let is_open = matches!(entry.node_state(), NodeState::Unknown | NodeState::Running);
+    has_given_up(entry) || (is_unseen && is_open && entry.pod_id.is_none())
+}
+
+/// Names no pod any more, and keeps nothing that was only to tell its next report from the last.
+fn forget_pod(entry: &mut NodeStatus) {
     entry.pod_id = None;
     entry.seq = None;
+    entry.pod_serial = 0;
 }
 
 /// The node is no longer part of the run and never started in it: what older runs left becomes the entry again. False if
 /// nothing is left to show.
 pub(super) fn leave(entry: &mut NodeStatus) -> bool {
     let Some(newest) = entry.history.last().cloned() else { return false };
+    forget_pod(entry);
     let state = if newest.succeeded() { NodeState::Succeeded } else { NodeState::Failed };
     set(entry, state, NodeReason::parse(&newest.reason), "");
     entry.run = newest.run;

@@ -6,10 +6,15 @@ use scriptrunner_api::{
     v1alpha1::{NodeState, NodeStatus, Placement},
 };
 
-use super::{Action, Draft, entry, pods_by_node, stored_entry};
+use super::{
+    Action, Draft, entry,
+    runners::{Runner, Runners},
+    stored_entry,
+};
 use crate::{
-    names::{pod_name, short_id},
-    observed::{ContainerFacts, NodeFacts, Observed, PodFacts},
+    in_step::InStep,
+    names::pod_name,
+    observed::{ContainerFacts, NodeFacts, Observed},
     pod::{PodSettings, Target, build_pod},
     validate::ValidRun,
 };
@@ -21,9 +26,10 @@ const LONGEST_REPLACEMENT_DELAY: SignedDuration = SignedDuration::from_secs(60);
 
 /// The pods to create now.
 pub(super) fn start(
-    draft: &mut Draft,
+    draft: &mut Draft<'_>,
     run: &ValidRun,
     observed: &Observed,
+    runners: &Runners<'_>,
     settings: &PodSettings,
 ) -> Vec<Action> {
     let number = draft.run_number();
@@ -33,21 +39,20 @@ pub(super) fn start(
         // The run is not stored yet: a crash now would leave pods of a run that nobody knows.
         return Vec::new();
     }
-    let by_node = pods_by_node(observed);
-    let free = free_slots(draft, run, observed);
+    let free = free_slots(draft, run, runners);
     let mut targets = Vec::new();
     let mut looks = Vec::new();
+    let (mut walk, mut nodes) = (runners.walk(), InStep::new(&observed.nodes));
     let entries = draft.status.nodes.iter_mut().filter(|(_, node_entry)| node_entry.run == number);
-    for (name, node_entry) in entries {
-        let Some(node) = observed.nodes.get(name) else { continue };
-        let pods = by_node.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
-        if !wants_pod(node_entry)
-            || !may_follow(node_entry, stored_entry(observed, number, name), pods)
+    for (name, node_entry) in entries.filter(|(_, node_entry)| wants_pod(node_entry)) {
+        let Some(node) = nodes.get(name) else { continue };
+        let on_node = walk.on(name);
+        if !may_follow(node_entry, stored_entry(observed, number, name), on_node)
             || observed.occupied_nodes.contains(name)
         {
             continue;
         }
-        if let Some(when) = held_until(node_entry, pods).filter(|when| *when > draft.now) {
+        if let Some(when) = held_until(node_entry, on_node).filter(|when| *when > draft.now) {
             looks.push(when);
             continue;
         }
@@ -81,20 +86,20 @@ fn mark_conflict(node_entry: &mut NodeStatus, target: &Target, run: &ValidRun, o
 }
 
 /// How many nodes more may become busy. Busy is a node whose pod exists and has not ended, and that was not given up.
-fn free_slots(draft: &Draft, run: &ValidRun, observed: &Observed) -> usize {
+fn free_slots(draft: &Draft<'_>, run: &ValidRun, runners: &Runners<'_>) -> usize {
     let Some(parallelism) = run.parallelism else { return usize::MAX };
     let number = draft.run_number();
     let desired = draft.status.nodes.values().filter(|node_entry| node_entry.run == number).count();
-    let busy = observed
-        .pods
+    let mut entries = InStep::new(&draft.status.nodes);
+    let busy = runners
+        .all()
         .iter()
+        .map(|runner| runner.pod)
         .filter(|pod| !pod.has_ended())
         .filter(|pod| {
-            !draft
-                .status
-                .nodes
+            !entries
                 .get(&pod.node)
-                .is_some_and(|node_entry| node_entry.run == pod.run && node_entry.node_state().is_done())
+                .is_some_and(|node_entry| node_entry.run == pod.run && entry::has_given_up(node_entry))
         })
         .count();
     parallelism.nodes(desired).saturating_sub(busy)
@@ -118,7 +123,7 @@ fn wants_pod(node_entry: &NodeStatus) -> bool {
 
 /// Whether everything that came before on the node is over and stored: a pod is followed only once its outcome is stored,
 /// and nothing starts beside a pod that may still run.
-fn may_follow(node_entry: &NodeStatus, stored: Option<&NodeStatus>, pods: &[&PodFacts]) -> bool {
+fn may_follow(node_entry: &NodeStatus, stored: Option<&NodeStatus>, runners: &[Runner<'_>]) -> bool {
     let is_stored = match stored {
         None => true,
         Some(stored) if stored.run < node_entry.run => !stored.node_state().is_active(),
@@ -127,14 +132,15 @@ fn may_follow(node_entry: &NodeStatus, stored: Option<&NodeStatus>, pods: &[&Pod
                 || (stored.pod_id.is_none() && stored.attempts == node_entry.attempts)
         }
     };
-    is_stored && pods.iter().all(|pod| pod.has_ended())
+    is_stored && runners.iter().all(|runner| runner.pod.has_ended())
 }
 
 /// Until when the next pod is held back, so that pods that end at once do not follow each other without pause.
-fn held_until(node_entry: &NodeStatus, pods: &[&PodFacts]) -> Option<Timestamp> {
-    let newest = pods
+fn held_until(node_entry: &NodeStatus, runners: &[Runner<'_>]) -> Option<Timestamp> {
+    let newest = runners
         .iter()
-        .filter(|pod| pod.run == node_entry.run && short_id(&pod.node_uid) == node_entry.node_id)
+        .map(|runner| runner.pod)
+        .filter(|pod| pod.run == node_entry.run && pod.node_id == node_entry.node_id)
         .max_by_key(|pod| pod.attempt)?;
     let created = newest.created?;
     match node_entry.node_state() {
@@ -157,13 +163,13 @@ fn held_until(node_entry: &NodeStatus, pods: &[&PodFacts]) -> Option<Timestamp> 
 }
 
 fn target(node: &NodeFacts, node_entry: &NodeStatus, run: &ValidRun, number: u64) -> Target {
-    debug_assert_eq!(short_id(&node.uid), node_entry.node_id, "the entry should be of this very node");
+    debug_assert_eq!(node.id, node_entry.node_id, "the entry should be of this very node");
     Target {
         node: node.name.clone(),
         node_uid: node.uid.clone(),
         run: number,
-        attempt: node_entry.attempts + 1,
-        first_serial: node_entry.serial + 1,
+        attempt: node_entry.attempts.saturating_add(1),
+        first_serial: node_entry.serial.saturating_add(1),
         last_start_seconds: node_entry
             .history
             .last()
@@ -171,6 +177,7 @@ fn target(node: &NodeFacts, node_entry: &NodeStatus, run: &ValidRun, number: u64
             .and_then(|newest| newest.start_time.as_ref())
             .map(|time| time.0.as_second()),
         remaining: run.pinned.executions().map(|total| total.saturating_sub(node_entry.serial).max(1)),
+        failures_before: node_entry.failures,
         by_scheduler: run.pinned.placement == Placement::Scheduler
             || entry::reason(node_entry) == Some(NodeReason::PodRefused),
     }

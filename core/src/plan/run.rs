@@ -49,8 +49,8 @@ fn check_size(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
     let names = targets::desired_names(&run.targets, observed);
     let previous = observed.previous.as_ref().and_then(|previous| previous.run.as_ref());
     let number = previous.map_or(0, |run| run.number) + 1;
-    let fits = |names: &[String]| {
-        budget::floor_fits(names.iter().map(String::as_str), number, run.pinned.executions(), other_bytes)
+    let fits = |names: &[&str]| {
+        budget::floor_fits(names.iter().copied(), number, run.pinned.executions(), other_bytes)
     };
     if fits(&names) {
         return Ok(());
@@ -78,7 +78,7 @@ pub(super) fn inputs_conflict(observed: &Observed) -> Option<Refusal> {
 /// Starts the run that the spec asks for, if it is not the current one. True if the current run is the spec's own and
 /// its pinned inputs exist, so that pods may be made.
 pub(super) fn advance(
-    draft: &mut Draft,
+    draft: &mut Draft<'_>,
     run: &ValidRun,
     observed: &Observed,
     actions: &mut Vec<Action>,
@@ -127,7 +127,7 @@ fn inputs_exist(number: u64, run: &ValidRun, observed: &Observed, actions: &mut 
 }
 
 /// Whether a pod of the current run may still be made: a finished run does not get its lost ConfigMap back.
-fn needs_inputs(draft: &Draft, observed: &Observed) -> bool {
+fn needs_inputs(draft: &Draft<'_>, observed: &Observed) -> bool {
     let number = draft.run_number();
     draft.status.nodes.values().any(|entry| entry.run == number && !entry.node_state().is_done())
         || observed.nodes.keys().any(|name| !draft.status.nodes.contains_key(name))
@@ -159,7 +159,11 @@ fn close_current_run(status: &mut ScriptRunnerStatus) {
 }
 
 /// Name of the ConfigMap of the current run, and of the run that is about to start.
-pub(super) fn wanted_config_maps(draft: &Draft, run: Option<&ValidRun>, observed: &Observed) -> Vec<String> {
+pub(super) fn wanted_config_maps(
+    draft: &Draft<'_>,
+    run: Option<&ValidRun>,
+    observed: &Observed,
+) -> Vec<String> {
     let uid = &observed.object.uid;
     let current =
         draft.status.run.as_ref().map(|current| config_map_name(uid, current.number, &current.spec_hash));

@@ -4,35 +4,35 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scriptrunner_api::{
     pinned::PinnedSpec,
     reason::NodeReason,
-    v1alpha1::{NodeState, NodeStatus},
+    snapshot::Record,
+    v1alpha1::{Execution, NodeState, NodeStatus},
 };
 
-use super::{Draft, entry, pods_by_node};
+use super::{
+    Draft, entry,
+    runners::{Heard, Runner, Runners},
+};
 use crate::{
-    names::short_id,
-    observed::{Observed, PodFacts},
-    results::{Outcome, PodState, pod_state, start_failure},
+    in_step::InStep,
+    observed::{NodeFacts, Observed},
+    results::{Beside, Outcome, PodState, pod_state, reported_end, start_failure, with_last_words},
     validate::ValidRun,
 };
 
-/// Takes in every pod's state and every vanished node.
-pub(super) fn settle(draft: &mut Draft, observed: &Observed) {
+/// Takes in what became of every pod, what sessions brought, and every vanished node.
+pub(super) fn settle<'a>(draft: &mut Draft<'a>, observed: &Observed, runners: &Runners<'a>) {
     let run = draft.run_number();
-    let endless = is_endless(draft, observed);
-    let (now, history_limit) = (draft.now, draft.history_limit);
-    let by_node = pods_by_node(observed);
+    let rules = Rules {
+        run,
+        endless_run: is_endless(draft, observed).then_some(run),
+        history_limit: draft.history_limit,
+        runners,
+    };
+    let now = draft.now;
+    let (mut walk, mut nodes) = (runners.walk(), InStep::new(&observed.nodes));
     for (name, node_entry) in &mut draft.status.nodes {
-        let on_node = by_node.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let pods: Vec<&PodFacts> =
-            on_node.iter().copied().filter(|pod| short_id(&pod.node_uid) == node_entry.node_id).collect();
-        if let Some(outcome) = take_in_pods(node_entry, &pods, run, history_limit)
-            && endless
-            && node_entry.run == run
-        {
-            go_on_endlessly(node_entry, &outcome);
-        }
-        let node_exists =
-            observed.nodes.get(name).is_some_and(|node| short_id(&node.uid) == node_entry.node_id);
+        draft.heard.extend(take_in_runners(node_entry, walk.on(name), &rules));
+        let node_exists = nodes.get(name).is_some_and(|node| node.id == node_entry.node_id);
         if node_exists {
             node_entry.gone_time = None;
         } else if !node_entry.node_id.is_empty() {
@@ -49,15 +49,36 @@ pub(super) fn settle(draft: &mut Draft, observed: &Observed) {
     drop_unstarted_gone_nodes(draft);
 }
 
+/// What holds for every node.
+struct Rules<'a> {
+    /// The current run.
+    run: u64,
+    /// The current run if it repeats endlessly.
+    endless_run: Option<u64>,
+    history_limit: usize,
+    runners: &'a Runners<'a>,
+}
+
+impl Rules<'_> {
+    fn beside<'a>(&self, node_entry: &NodeStatus, runner: &Runner<'a>) -> Beside<'a> {
+        Beside {
+            live: runner.live(),
+            has_started: node_entry.node_state() == NodeState::Running && runner.is_named_by(node_entry),
+            superseded: runner.pod.run < self.run,
+            endless: self.endless_run == Some(runner.pod.run),
+        }
+    }
+}
+
 /// Whether the current run repeats endlessly. The live spec tells only while it is what the run is pinned to.
-fn is_endless(draft: &Draft, observed: &Observed) -> bool {
+fn is_endless(draft: &Draft<'_>, observed: &Observed) -> bool {
     let spec = &observed.object.spec;
     spec.repeat.as_ref().is_some_and(|repeat| repeat.count.is_none())
         && draft.status.run.as_ref().is_some_and(|run| run.spec_hash == PinnedSpec::of(spec).spec_hash())
 }
 
 /// A gone node that never started in the run is not desired any more.
-fn drop_unstarted_gone_nodes(draft: &mut Draft) {
+fn drop_unstarted_gone_nodes(draft: &mut Draft<'_>) {
     let run = draft.run_number();
     draft.status.nodes.retain(|_, node_entry| {
         let unstarted = node_entry.run == run && node_entry.node_state() == NodeState::Pending;
@@ -65,144 +86,146 @@ fn drop_unstarted_gone_nodes(draft: &mut Draft) {
     });
 }
 
-/// Takes in the pods of one node; the outcome that ended its newest pod, if one did just now.
-fn take_in_pods(
+/// Takes in the pods of one node. Returns the snapshot whose whole content the entry now holds, if there is one.
+fn take_in_runners<'a>(
     node_entry: &mut NodeStatus,
-    pods: &[&PodFacts],
-    run: u64,
-    history_limit: usize,
-) -> Option<Outcome> {
-    let named =
-        node_entry.pod_id.as_ref().map(|id| pods.iter().find(|pod| short_id(&pod.uid) == *id).copied());
-    match named {
-        Some(Some(pod)) if pod.run == node_entry.run => {
-            take_in(node_entry, pod, pod.run < run, history_limit)
-        }
-        Some(Some(pod)) => {
-            if let Some(outcome) = ended(pod, true) {
-                entry::end_of_older_run(node_entry, &outcome, history_limit);
+    runners: &[Runner<'a>],
+    rules: &Rules<'_>,
+) -> Option<Heard<'a>> {
+    let mut of_node = runners.iter().filter(|runner| runner.pod.node_id == node_entry.node_id);
+    if node_entry.pod_id.is_some() {
+        return match of_node.find(|runner| runner.is_named_by(node_entry)) {
+            Some(runner) if runner.pod.run == node_entry.run => take_in(node_entry, runner, rules),
+            Some(runner) => take_in_older(node_entry, runner, rules),
+            None => {
+                vanish(node_entry, rules);
+                None
             }
-            None
-        }
-        Some(None) => {
-            vanish(node_entry, history_limit);
-            None
-        }
-        None => {
-            let newest = pods.iter().filter(|pod| pod.run == node_entry.run).max_by_key(|pod| pod.attempt)?;
-            let unknown_to_status = newest.attempt > node_entry.attempts && !is_final(node_entry);
-            let answers_late = newest.attempt == node_entry.attempts
-                && has_given_up(node_entry)
-                && brings_news(node_entry, newest);
-            if unknown_to_status || answers_late {
-                return take_in(node_entry, newest, newest.run < run, history_limit);
-            }
-            None
-        }
+        };
     }
+    let newest =
+        of_node.filter(|runner| runner.pod.run == node_entry.run).max_by_key(|runner| runner.pod.attempt)?;
+    if newest.pod.attempt > node_entry.attempts {
+        return if is_final(node_entry) { None } else { take_in(node_entry, newest, rules) };
+    }
+    if newest.pod.attempt < node_entry.attempts {
+        return None;
+    }
+    if entry::awaits_answer(node_entry) {
+        return if brings_news(node_entry, newest, rules) {
+            take_in(node_entry, newest, rules)
+        } else {
+            None
+        };
+    }
+    let live = newest.live()?;
+    entry::hear_again(node_entry, live, newest.pod.failures_before, rules.history_limit)
+        .then(|| newest.heard(live))
 }
 
 /// Whether the entry's part of its run is over for good, whatever pods appear.
 fn is_final(node_entry: &NodeStatus) -> bool {
     node_entry.node_state().is_done()
-        && !has_given_up(node_entry)
+        && !entry::has_given_up(node_entry)
         && node_entry.node_state() != NodeState::Skipped
 }
 
-/// Whether the operator stopped waiting for the pod rather than saw it end.
-fn has_given_up(node_entry: &NodeStatus) -> bool {
-    matches!(
-        entry::reason(node_entry),
-        Some(
-            NodeReason::NodeGone
-                | NodeReason::Unreachable
-                | NodeReason::StartDeadlineExceeded
-                | NodeReason::ImagePullFailed
-                | NodeReason::ContainerNotStarted
-        )
-    )
+/// Whether the pod that the entry was about ended after all and left something that the entry does not have.
+fn brings_news(node_entry: &NodeStatus, runner: &Runner<'_>, rules: &Rules<'_>) -> bool {
+    let beside = rules.beside(node_entry, runner);
+    let PodState::Ended(outcome) = pod_state(runner.pod, beside) else { return false };
+    let Some(snapshot) = &outcome.snapshot else { return false };
+    let is_known =
+        |execution: &Execution| node_entry.history.iter().any(|known| known.key() == execution.key());
+    // A repetition that goes on is open again after every answer, and must not take in the same one for ever.
+    snapshot.record.serial > node_entry.serial
+        || !beside.endless
+            && (snapshot.record.executions > 0 && !outcome.unseen || !snapshot.history.iter().all(is_known))
 }
 
-fn brings_news(node_entry: &NodeStatus, pod: &PodFacts) -> bool {
-    ended(pod, false)
-        .and_then(|outcome| outcome.snapshot)
-        .is_some_and(|snapshot| snapshot.record.serial > node_entry.serial)
+/// Takes in the newest pod of the entry's own run.
+fn take_in<'a>(node_entry: &mut NodeStatus, runner: &Runner<'a>, rules: &Rules<'_>) -> Option<Heard<'a>> {
+    let beside = rules.beside(node_entry, runner);
+    let (failures_before, history_limit) = (runner.pod.failures_before, rules.history_limit);
+    entry::reach_attempt(node_entry, runner.pod.attempt);
+    match pod_state(runner.pod, beside) {
+        PodState::Starting { reason, message } => {
+            let message = if reason.is_empty() { String::new() } else { format!("{reason}: {message}") };
+            entry::begin(node_entry, &runner.pod.id, NodeState::Starting, &message);
+        }
+        PodState::Running => {
+            entry::begin(node_entry, &runner.pod.id, NodeState::Running, "");
+            if let Some(live) = beside.live {
+                entry::progress(node_entry, live, failures_before, history_limit);
+            }
+        }
+        PodState::NeverStarted(_) if beside.superseded => {
+            entry::end(node_entry, &nothing_ran(), failures_before, history_limit);
+        }
+        PodState::NeverStarted(never) if never.refused && runner.pod.by_scheduler => {
+            entry::replace(node_entry, NodeState::Failed, NodeReason::PodRefused, &never.message);
+        }
+        PodState::NeverStarted(never) => {
+            let reason = if never.refused { NodeReason::PodRefused } else { NodeReason::Replaced };
+            entry::replace(node_entry, NodeState::Pending, reason, &never.message);
+        }
+        PodState::Ended(outcome) => {
+            entry::end(node_entry, &outcome, failures_before, history_limit);
+            if rules.endless_run == Some(node_entry.run) {
+                go_on_endlessly(node_entry, &outcome);
+            }
+        }
+    }
+    beside.live.map(|live| runner.heard(live))
 }
 
-fn ended(pod: &PodFacts, superseded: bool) -> Option<Outcome> {
-    match pod_state(pod, superseded) {
+/// Takes in a pod of an older run, which the entry of a newer run still names: only its end, because it was told to end.
+fn take_in_older<'a>(
+    node_entry: &mut NodeStatus,
+    runner: &Runner<'a>,
+    rules: &Rules<'_>,
+) -> Option<Heard<'a>> {
+    let beside = Beside { superseded: true, ..rules.beside(node_entry, runner) };
+    let outcome = match pod_state(runner.pod, beside) {
         PodState::Ended(outcome) => Some(*outcome),
         // Nothing ran, so nothing is to be counted.
         PodState::NeverStarted(_) => Some(nothing_ran()),
-        PodState::Starting { .. } | PodState::Running => None,
-    }
+        PodState::Starting { .. } | PodState::Running => beside.live.and_then(reported_end),
+    };
+    entry::end_of_older_run(node_entry, &outcome?, runner.pod.failures_before, rules.history_limit);
+    beside.live.map(|live| runner.heard(live))
 }
 
 fn nothing_ran() -> Outcome {
     Outcome {
-        state: NodeState::Stopped,
-        reason: Some(NodeReason::Superseded),
-        message: String::new(),
-        snapshot: None,
         lost_executions: 0,
-        handed_over: false,
-    }
-}
-
-/// Takes in the newest pod of the entry's own run.
-fn take_in(
-    node_entry: &mut NodeStatus,
-    pod: &PodFacts,
-    superseded: bool,
-    history_limit: usize,
-) -> Option<Outcome> {
-    node_entry.attempts = node_entry.attempts.max(pod.attempt);
-    match pod_state(pod, superseded) {
-        PodState::Starting { reason, message } => {
-            let message = if reason.is_empty() { String::new() } else { format!("{reason}: {message}") };
-            entry::begin(node_entry, pod, NodeState::Starting, None, &message);
-            None
-        }
-        PodState::Running => {
-            entry::begin(node_entry, pod, NodeState::Running, None, "");
-            None
-        }
-        PodState::NeverStarted(_) if superseded => {
-            entry::end(node_entry, &nothing_ran(), history_limit);
-            None
-        }
-        PodState::NeverStarted(never) => {
-            node_entry.pod_id = None;
-            node_entry.seq = None;
-            if never.refused && pod.by_scheduler {
-                entry::set(node_entry, NodeState::Failed, Some(NodeReason::PodRefused), &never.message);
-            } else {
-                let reason = if never.refused { NodeReason::PodRefused } else { NodeReason::Replaced };
-                entry::set(node_entry, NodeState::Pending, Some(reason), &never.message);
-            }
-            None
-        }
-        PodState::Ended(outcome) => {
-            entry::end(node_entry, &outcome, history_limit);
-            Some(*outcome)
-        }
+        unseen: false,
+        state: NodeState::Stopped,
+        ..Outcome::unknown(NodeReason::Superseded, "")
     }
 }
 
 /// The entry names a pod that the API server does not know, and nobody saw it end.
-fn vanish(node_entry: &mut NodeStatus, history_limit: usize) {
-    let lost = Outcome {
-        state: NodeState::Unknown,
-        reason: Some(NodeReason::PodLost),
-        message: "the pod vanished and left no answer".to_owned(),
-        snapshot: None,
-        lost_executions: 1,
-        handed_over: false,
-    };
-    if node_entry.node_state().is_active() {
-        entry::end(node_entry, &lost, history_limit);
+fn vanish(node_entry: &mut NodeStatus, rules: &Rules<'_>) {
+    let is_own = node_entry.node_state().is_active();
+    let pod_id = node_entry.pod_id.as_deref().unwrap_or_default();
+    let live = rules.runners.vanished(pod_id).filter(|live| {
+        let Record { run, attempt, .. } = live.record;
+        if is_own { (run, attempt) == (node_entry.run, node_entry.attempts) } else { run < node_entry.run }
+    });
+    let lost = with_last_words(
+        live,
+        "",
+        NodeReason::PodDeleted,
+        Outcome::unknown(NodeReason::PodLost, "the pod vanished and left no answer"),
+    );
+    if is_own {
+        entry::end(node_entry, &lost, 0, rules.history_limit);
+        if rules.endless_run == Some(node_entry.run) {
+            go_on_endlessly(node_entry, &lost);
+        }
     } else {
-        entry::end_of_older_run(node_entry, &lost, history_limit);
+        entry::end_of_older_run(node_entry, &lost, 0, rules.history_limit);
     }
 }
 
@@ -219,7 +242,12 @@ fn give_up(node_entry: &mut NodeStatus, reason: NodeReason, message: &str) {
 }
 
 /// Ends the wait for pods that do not start and for nodes that do not become Ready.
-pub(super) fn enforce_start_deadlines(draft: &mut Draft, run: &ValidRun, observed: &Observed) {
+pub(super) fn enforce_start_deadlines(
+    draft: &mut Draft<'_>,
+    run: &ValidRun,
+    observed: &Observed,
+    runners: &Runners<'_>,
+) {
     let limit = SignedDuration::from_secs(i64::from(run.limits.start_deadline_seconds));
     let Some((number, run_start)) = draft.status.run.as_ref().map(|run| (run.number, run.start_time.0))
     else {
@@ -227,11 +255,12 @@ pub(super) fn enforce_start_deadlines(draft: &mut Draft, run: &ValidRun, observe
     };
     let now = draft.now;
     let mut looks = Vec::new();
-    let by_node = pods_by_node(observed);
-    for (name, node_entry) in draft.status.nodes.iter_mut().filter(|(_, node_entry)| node_entry.run == number)
-    {
-        let pods = by_node.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let Some((since, reason, message)) = waits_for(name, node_entry, pods, observed, run_start) else {
+    let (mut walk, mut nodes) = (runners.walk(), InStep::new(&observed.nodes));
+    let entries = draft.status.nodes.iter_mut().filter(|(_, node_entry)| node_entry.run == number);
+    for (name, node_entry) in entries {
+        let Some(node) = nodes.get(name) else { continue };
+        let Some((since, reason, message)) = waits_for(node, node_entry, walk.on(name), observed, run_start)
+        else {
             continue;
         };
         match since.checked_add(limit) {
@@ -247,18 +276,17 @@ pub(super) fn enforce_start_deadlines(draft: &mut Draft, run: &ValidRun, observe
 
 /// Since when an entry waits for a start, and what it fails with if that takes too long.
 fn waits_for(
-    name: &str,
+    node: &NodeFacts,
     node_entry: &NodeStatus,
-    pods: &[&PodFacts],
+    runners: &[Runner<'_>],
     observed: &Observed,
     run_start: Timestamp,
 ) -> Option<(Timestamp, NodeReason, String)> {
-    let node = observed.nodes.get(name)?;
-    let unreachable = || format!("node {name:?} was not Ready within podStartDeadlineSeconds");
+    let unreachable = || format!("node {:?} was not Ready within podStartDeadlineSeconds", node.name);
     match node_entry.node_state() {
         NodeState::Starting => {
-            let pod = pods.iter().find(|pod| Some(short_id(&pod.uid)) == node_entry.pod_id)?;
-            let since = pod.created?;
+            let runner = runners.iter().find(|runner| runner.is_named_by(node_entry))?;
+            let since = runner.pod.created?;
             if !node.ready {
                 return Some((
                     since.max(node.ready_since.unwrap_or(since)),
@@ -266,13 +294,14 @@ fn waits_for(
                     unreachable(),
                 ));
             }
-            let PodState::Starting { reason, message } = pod_state(pod, false) else { return None };
+            let beside = Beside { live: runner.live(), ..Beside::default() };
+            let PodState::Starting { reason, message } = pod_state(runner.pod, beside) else { return None };
             Some((
                 since,
                 start_failure(&reason),
                 format!(
                     "pod {:?} did not start within podStartDeadlineSeconds: {reason} {message}",
-                    pod.name
+                    runner.pod.name
                 ),
             ))
         }
@@ -282,7 +311,7 @@ fn waits_for(
             unreachable(),
         )),
         NodeState::Pending if entry::reason(node_entry) == Some(NodeReason::NameConflict) => {
-            let conflict = observed.pod_conflicts.get(name)?;
+            let conflict = observed.pod_conflicts.get(&node.name)?;
             Some((conflict.since, NodeReason::NameConflict, conflict.message.clone()))
         }
         NodeState::Pending

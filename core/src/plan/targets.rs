@@ -1,8 +1,6 @@
 //! Which nodes are in, out, or waited for, and why. Judged as a DaemonSet's nodes are (Kubernetes 1.33,
 //! pkg/controller/daemon/daemon_controller.go, `NodeShouldRunDaemonPod`), before a node has started in the run. Pure.
 
-use std::collections::BTreeSet;
-
 use scriptrunner_api::{
     reason::NodeReason,
     v1alpha1::{LabelOperator, LabelSelector, NodeState, NodeStatus},
@@ -10,7 +8,7 @@ use scriptrunner_api::{
 
 use super::{Draft, entry};
 use crate::{
-    names::short_id,
+    in_step::InStep,
     observed::{NodeFacts, Observed, TaintFacts},
     validate::{Targets, ValidRun},
 };
@@ -37,56 +35,72 @@ pub(super) enum Judgement {
     Skip(NodeReason, String),
 }
 
-/// Names of all nodes that the run is for, those without a Node included.
-pub(super) fn desired_names(targets: &Targets, observed: &Observed) -> Vec<String> {
+/// Names of all nodes that the run is for, those without a Node included, sorted.
+pub(super) fn desired_names<'a>(targets: &'a Targets, observed: &'a Observed) -> Vec<&'a str> {
     match targets {
-        Targets::Names(names) => names.iter().cloned().collect(),
-        Targets::Selector(selector) => observed
-            .nodes
-            .values()
-            .filter(|node| matches(selector, node))
-            .map(|node| node.name.clone())
-            .collect(),
+        Targets::Names(names) => names.iter().map(String::as_str).collect(),
+        Targets::Selector(selector) => {
+            let matching = observed.nodes.iter().filter(|(_, node)| matches(selector, node));
+            matching.map(|(name, _)| name.as_str()).collect()
+        }
     }
 }
 
 /// Brings the set of desired nodes up to date, and judges every node that has not started in the run.
-pub(super) fn judge(draft: &mut Draft, run: &ValidRun, observed: &Observed) {
+pub(super) fn judge(draft: &mut Draft<'_>, run: &ValidRun, observed: &Observed) {
     let number = draft.run_number();
-    let desired: BTreeSet<String> = desired_names(&run.targets, observed).into_iter().collect();
     let status_lost = lost_entries(draft, observed);
-    for name in &desired {
-        let node = observed.nodes.get(name);
-        let node_id = node.map(|node| short_id(&node.uid)).unwrap_or_default();
-        let node_entry = draft.status.nodes.entry(name.clone()).or_default();
-        let is_new = node_entry.state.is_empty();
-        let is_another_node = node.is_some() && node_entry.node_id != node_id;
-        if is_another_node {
-            *node_entry = NodeStatus { node_id, ..NodeStatus::default() };
+    let mut nodes = InStep::new(&observed.nodes);
+    let mut desired = desired_names(&run.targets, observed).into_iter().peekable();
+    let (mut added, mut left) = (Vec::new(), Vec::new());
+    for (name, node_entry) in &mut draft.status.nodes {
+        while let Some(missing) = desired.next_if(|desired| *desired < name.as_str()) {
+            added.push(missing);
         }
-        if is_new || is_another_node || node_entry.run < number {
-            entry::reset_for_run(node_entry, number);
-            if is_new && status_lost {
-                entry::set(
-                    node_entry,
-                    NodeState::Unknown,
-                    Some(NodeReason::StatusLost),
-                    "the entry was lost from the status; it is not known whether the node was run",
-                );
-            }
-        }
-        if is_unstarted(node_entry) {
-            put(node_entry, node.map_or_else(not_found, judge_node));
+        if desired.next_if_eq(&name.as_str()).is_some() {
+            desire(node_entry, nodes.get(name), number, status_lost);
+        } else if node_entry.run == number && is_unstarted(node_entry) {
+            left.push(name.clone());
         }
     }
-    draft.status.nodes.retain(|name, node_entry| {
-        let left = node_entry.run == number && !desired.contains(name) && is_unstarted(node_entry);
-        !left || entry::leave(node_entry)
-    });
+    added.extend(desired);
+    for name in added {
+        let mut node_entry = NodeStatus::default();
+        desire(&mut node_entry, observed.nodes.get(name), number, status_lost);
+        draft.status.nodes.insert(name.to_owned(), node_entry);
+    }
+    for name in left {
+        if !draft.status.nodes.get_mut(&name).is_some_and(entry::leave) {
+            draft.status.nodes.remove(&name);
+        }
+    }
+}
+
+/// Makes the entry one of the run, and judges its node if it has not started.
+fn desire(node_entry: &mut NodeStatus, node: Option<&NodeFacts>, run: u64, status_lost: bool) {
+    let is_new = node_entry.state.is_empty();
+    let another_node = node.filter(|node| node_entry.node_id != node.id);
+    if let Some(node) = another_node {
+        *node_entry = NodeStatus { node_id: node.id.clone(), ..NodeStatus::default() };
+    }
+    if is_new || another_node.is_some() || node_entry.run < run {
+        entry::reset_for_run(node_entry, run);
+        if is_new && status_lost {
+            entry::set(
+                node_entry,
+                NodeState::Unknown,
+                Some(NodeReason::StatusLost),
+                "the entry was lost from the status; it is not known whether the node was run",
+            );
+        }
+    }
+    if is_unstarted(node_entry) {
+        put(node_entry, node.map_or_else(not_found, judge_node));
+    }
 }
 
 /// Whether the stored counters speak of more nodes than the stored entries: then an entry that is missing was not new.
-fn lost_entries(draft: &Draft, observed: &Observed) -> bool {
+fn lost_entries(draft: &Draft<'_>, observed: &Observed) -> bool {
     let number = draft.run_number();
     observed.previous.as_ref().is_some_and(|previous| {
         let same_run = previous.run.as_ref().is_some_and(|run| run.number == number);

@@ -1,7 +1,13 @@
 //! Tests of plans against a toy cluster: actions are performed on plain data, the status is stored or not, pods are moved
 //! by hand. Every scenario can be cut at any action, as a crash would.
 
+mod large;
+mod runner;
+mod sessions;
 mod toy;
+mod walk;
+
+use std::sync::Arc;
 
 use k8s_openapi::jiff::SignedDuration;
 use scriptrunner_api::{
@@ -119,8 +125,8 @@ fn a_node_that_leaves_keeps_its_outcome_and_one_that_never_started_goes() {
         Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 9}", 2);
     toy.settle();
     toy.end("n1", &succeeded("hi"));
-    toy.observed.nodes.remove("n2");
-    toy.observed.nodes.remove("n1");
+    Arc::make_mut(&mut toy.observed.nodes).remove("n2");
+    Arc::make_mut(&mut toy.observed.nodes).remove("n1");
     toy.settle();
     let status = toy.status();
     assert_eq!(status.nodes.keys().collect::<Vec<_>>(), ["n1"]);
@@ -134,7 +140,7 @@ fn a_node_that_goes_while_its_pod_runs_is_unknown() {
     toy.settle();
     toy.start_all();
     toy.settle();
-    toy.observed.nodes.remove("n2");
+    Arc::make_mut(&mut toy.observed.nodes).remove("n2");
     toy.settle();
     let entry = &toy.status().nodes["n2"];
     assert_eq!((entry.state.as_str(), entry.reason.as_str()), ("Unknown", "NodeGone"));
@@ -147,7 +153,7 @@ fn a_node_made_again_under_the_same_name_is_another_node() {
     toy.settle();
     toy.end_all(&succeeded("hi"));
     toy.settle();
-    toy.observed.nodes.get_mut("n1").unwrap().uid = "another".into();
+    toy.replace_node("n1", "another");
     toy.settle();
     assert_eq!((toy.states(), toy.created), (vec!["Starting".to_owned()], 2));
 }
@@ -209,7 +215,7 @@ fn parallelism_bounds_the_busy_nodes() {
 fn taints_leave_nodes_out_until_they_go() {
     let mut toy = Toy::new(HELLO, 2);
     let taint = TaintFacts { key: "gpu".into(), value: "yes".into(), effect: "NoSchedule".into() };
-    toy.observed.nodes.get_mut("n2").unwrap().taints = vec![taint];
+    toy.node("n2").taints = vec![taint];
     toy.settle();
     let entry = toy.status().nodes["n2"].clone();
     assert_eq!((entry.state.as_str(), entry.reason.as_str()), ("Skipped", "Tainted"));
@@ -217,7 +223,7 @@ fn taints_leave_nodes_out_until_they_go() {
     toy.end("n1", &succeeded("hi"));
     toy.settle();
     assert!(holds(&toy.status().conditions, ConditionType::Complete));
-    toy.observed.nodes.get_mut("n2").unwrap().taints.clear();
+    toy.node("n2").taints.clear();
     toy.settle();
     assert_eq!(toy.created, 2);
 }
@@ -225,12 +231,12 @@ fn taints_leave_nodes_out_until_they_go() {
 #[test]
 fn a_cordoned_node_is_run_and_an_unready_one_is_waited_for() {
     let mut toy = Toy::new(HELLO, 2);
-    toy.observed.nodes.get_mut("n1").unwrap().taints = vec![TaintFacts {
+    toy.node("n1").taints = vec![TaintFacts {
         key: "node.kubernetes.io/unschedulable".into(),
         value: String::new(),
         effect: "NoSchedule".into(),
     }];
-    toy.observed.nodes.get_mut("n2").unwrap().ready = false;
+    toy.node("n2").ready = false;
     toy.settle();
     assert_eq!(toy.states(), ["Starting", "Pending"]);
     assert_eq!(toy.status().nodes["n2"].reason, "NodeNotReady");
@@ -240,7 +246,7 @@ fn a_cordoned_node_is_run_and_an_unready_one_is_waited_for() {
         (toy.states()[1].as_str(), toy.status().nodes["n2"].reason.as_str()),
         ("Unknown", "Unreachable")
     );
-    toy.observed.nodes.get_mut("n2").unwrap().ready = true;
+    toy.node("n2").ready = true;
     toy.settle();
     assert_eq!(toy.states()[1], "Starting", "a node that never started is run once it is Ready");
 }
@@ -248,7 +254,7 @@ fn a_cordoned_node_is_run_and_an_unready_one_is_waited_for() {
 #[test]
 fn windows_nodes_are_left_out() {
     let mut toy = Toy::new(HELLO, 1);
-    toy.observed.nodes.get_mut("n1").unwrap().os = "windows".into();
+    toy.node("n1").os = "windows".into();
     toy.settle();
     assert_eq!(toy.status().nodes["n1"].reason, "UnsupportedOS");
     assert_eq!(find(&toy.status().conditions, ConditionType::Complete).unwrap().reason, "AllNodesSkipped");
@@ -501,7 +507,9 @@ fn entries_that_were_cut_out_of_the_status_are_not_run_again() {
     toy.settle();
     toy.end_all(&succeeded("hi"));
     toy.settle();
-    toy.observed.previous.as_mut().unwrap().nodes.remove("n2");
+    let mut cut = toy.status().clone();
+    cut.nodes.remove("n2");
+    toy.store(cut);
     toy.settle();
     let entry = &toy.status().nodes["n2"];
     assert_eq!((entry.state.as_str(), entry.reason.as_str(), toy.created), ("Unknown", "StatusLost", 3));
@@ -512,7 +520,7 @@ fn a_run_number_is_above_that_of_every_pod_there_is() {
     let mut toy = Toy::new(HELLO, 1);
     toy.settle();
     for pod in &mut toy.observed.pods {
-        pod.run = 7;
+        Arc::make_mut(pod).run = 7;
     }
     toy.observed.previous = None;
     toy.settle();
@@ -578,7 +586,7 @@ fn an_answer_after_the_wait_was_given_up_counts() {
 fn every_counter_sums_up_to_desired_at_every_write() {
     let mut toy =
         Toy::new("{script: x, nodeLabelSelector: {}, parallelism: 2, executionDeadlineSeconds: 9}", 6);
-    toy.observed.nodes.get_mut("n6").unwrap().os = "windows".into();
+    toy.node("n6").os = "windows".into();
     for round in 0..12 {
         toy.step();
         toy.end_some(if round % 2 == 0 { succeeded("a") } else { failed(2, "b") }.as_str(), 1);

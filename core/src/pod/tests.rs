@@ -1,7 +1,7 @@
 //! One snapshot per shape of pod: a changed line here is a changed pod on every node of every user.
 
 use super::*;
-use crate::validate::validate;
+use crate::{adopt::pod_difference, validate::validate};
 
 fn object(spec: &str) -> ObjectFacts {
     ObjectFacts {
@@ -16,6 +16,20 @@ fn object(spec: &str) -> ObjectFacts {
 }
 
 fn pod(spec: &str, by_scheduler: bool) -> Pod {
+    pod_with(spec, by_scheduler, None)
+}
+
+/// The pod of an operator that has a door for runners.
+fn pod_with_session(spec: &str) -> Pod {
+    let session = SessionSettings {
+        address: "10.96.0.7:8443".into(),
+        name: "scriptrunner-operator.scriptrunner.svc".into(),
+        authorities: vec!["b2xk".into(), "bmV3".into()],
+    };
+    pod_with(spec, false, Some(session))
+}
+
+fn pod_with(spec: &str, by_scheduler: bool, session: Option<SessionSettings>) -> Pod {
     let object = object(spec);
     let valid = validate(&object.spec).unwrap();
     let target = Target {
@@ -26,6 +40,7 @@ fn pod(spec: &str, by_scheduler: bool) -> Pod {
         first_serial: 5,
         last_start_seconds: Some(1_800_000_000),
         remaining: valid.pinned.executions(),
+        failures_before: 4,
         by_scheduler,
     };
     let settings = PodSettings {
@@ -33,6 +48,9 @@ fn pod(spec: &str, by_scheduler: bool) -> Pod {
         default_memory: Some("256Mi".into()),
         default_ephemeral_storage: Some("1Gi".into()),
         handover_seconds: 600,
+        linger_seconds: 30,
+        token_lifetime_seconds: 3600,
+        session,
     };
     build_pod(&object, &valid, &target, &settings)
 }
@@ -59,6 +77,49 @@ fn privileged_pod_with_the_host_read_only() {
         "{script: x, nodeLabelSelector: {}, mode: PrivilegedWithHostFS, hostFileSystem: {accessMode: ReadOnly}, repeat: {periodSeconds: 5}, terminationGracePeriodSeconds: 0}",
         false
     ));
+}
+
+#[test]
+fn normal_pod_with_a_session() {
+    insta::assert_yaml_snapshot!(pod_with_session("{script: x, nodeLabelSelector: {}}"));
+}
+
+#[test]
+fn privileged_pod_with_a_session() {
+    insta::assert_yaml_snapshot!(pod_with_session(
+        "{script: x, nodeLabelSelector: {}, mode: Privileged, parallelism: 1, executionDeadlineSeconds: 9}"
+    ));
+}
+
+#[test]
+fn privileged_pod_with_the_host_and_a_session() {
+    insta::assert_yaml_snapshot!(pod_with_session(
+        "{script: x, nodeLabelSelector: {}, mode: PrivilegedWithHostFS, repeat: {periodSeconds: 5}}"
+    ));
+}
+
+/// What a real API server (1.36) returns for two of these pods: `kubectl create --dry-run=server -o json`.
+#[test]
+fn what_the_api_server_fills_in_leaves_the_pod_ours() {
+    let cases = [
+        ("{script: x, nodeLabelSelector: {}}", include_str!("stored/normal.json")),
+        (
+            "{script: x, nodeLabelSelector: {}, mode: PrivilegedWithHostFS, repeat: {periodSeconds: 5}}",
+            include_str!("stored/privileged_with_host.json"),
+        ),
+    ];
+    for (spec, stored) in cases {
+        assert!(stored.contains("\"defaultMode\""), "the kubelet's default of the token's file is filled in");
+        let stored: Pod = serde_json::from_str(stored).unwrap();
+        assert_eq!(pod_difference(&pod_with_session(spec), &stored), None);
+        let of_another_door = pod_with(spec, false, None);
+        assert!(pod_difference(&of_another_door, &stored).is_some());
+        let mut with_secret = stored.clone();
+        let volumes = with_secret.spec.as_mut().unwrap().volumes.as_mut().unwrap();
+        let token = volumes.iter_mut().find_map(|volume| volume.projected.as_mut()).unwrap();
+        token.sources.get_or_insert_default().push(VolumeProjection::default());
+        assert!(pod_difference(&pod_with_session(spec), &with_secret).unwrap().contains("sources"));
+    }
 }
 
 #[test]

@@ -9,13 +9,16 @@ fn pod(container: ContainerFacts) -> PodFacts {
         namespace: "ns".into(),
         name: "srn-a".into(),
         uid: "pod".into(),
+        id: String::new(),
         resource_version: 1,
         owner_uid: "owner".into(),
         owner_name: "sr".into(),
         node: "n1".into(),
         node_uid: "node".into(),
+        node_id: String::new(),
         run: 2,
         attempt: 1,
+        failures_before: 0,
         created: Timestamp::from_second(1_800_000_000).ok(),
         presence: Presence::Present,
         deleting: false,
@@ -61,7 +64,7 @@ fn terminated(exit_code: i32, reason: &str, message: &str) -> PodFacts {
 }
 
 fn outcome(pod: &PodFacts) -> Outcome {
-    match pod_state(pod, false) {
+    match pod_state(pod, Beside::default()) {
         PodState::Ended(outcome) => *outcome,
         other => panic!("{other:?}"),
     }
@@ -145,7 +148,10 @@ fn an_interrupted_script_is_stopped_and_says_by_what() {
     let evicted =
         PodFacts { reason: "Evicted".into(), phase: "Failed".into(), ..terminated(6, "Error", &stopped) };
     expect(&evicted, NodeState::Stopped, Some(NodeReason::Evicted), 0);
-    let PodState::Ended(superseded) = pod_state(&deleted, true) else { panic!("it ended") };
+    let PodState::Ended(superseded) = pod_state(&deleted, Beside { superseded: true, ..Beside::default() })
+    else {
+        panic!("it ended")
+    };
     assert_eq!((superseded.state, superseded.reason), (NodeState::Stopped, Some(NodeReason::Superseded)));
 }
 
@@ -181,12 +187,12 @@ fn a_runner_that_hands_over_goes_on() {
     let outcome = outcome(&terminated(
         0,
         "Completed",
-        &message("Running", "HandedOver", |snapshot| snapshot.record.handed_over = true),
+        &message("Running", "NoSession", |snapshot| snapshot.record.handed_over = true),
     ));
     assert!(outcome.handed_over);
     assert_eq!(
         (outcome.state, outcome.reason, outcome.lost_executions),
-        (NodeState::Running, Some(NodeReason::HandedOver), 0)
+        (NodeState::Running, Some(NodeReason::NoSession), 0)
     );
 }
 
@@ -200,20 +206,23 @@ fn a_container_that_could_not_be_started_failed_and_ran_nothing() {
 fn pods_that_never_started_can_be_replaced() {
     let refused =
         PodFacts { phase: "Failed".into(), reason: "OutOfmemory".into(), ..pod(ContainerFacts::Absent) };
-    assert!(matches!(pod_state(&refused, false), PodState::NeverStarted(NeverStarted { refused: true, .. })));
+    assert!(matches!(
+        pod_state(&refused, Beside::default()),
+        PodState::NeverStarted(NeverStarted { refused: true, .. })
+    ));
     let evicted =
         PodFacts { phase: "Failed".into(), reason: "Evicted".into(), ..pod(ContainerFacts::Absent) };
     assert!(matches!(
-        pod_state(&evicted, false),
+        pod_state(&evicted, Beside::default()),
         PodState::NeverStarted(NeverStarted { refused: false, .. })
     ));
     let deleted = PodFacts { deleting: true, presence: Presence::Gone, ..pod(ContainerFacts::Absent) };
     assert!(matches!(
-        pod_state(&deleted, false),
+        pod_state(&deleted, Beside::default()),
         PodState::NeverStarted(NeverStarted { refused: false, .. })
     ));
     let unbound = PodFacts { bound: false, presence: Presence::Gone, ..pod(ContainerFacts::Absent) };
-    assert!(matches!(pod_state(&unbound, false), PodState::NeverStarted(_)));
+    assert!(matches!(pod_state(&unbound, Beside::default()), PodState::NeverStarted(_)));
 }
 
 #[test]
@@ -239,14 +248,14 @@ fn a_pod_that_vanished_while_running_is_unknown() {
 
 #[test]
 fn pods_that_live_are_starting_or_running() {
-    assert_eq!(pod_state(&pod(ContainerFacts::Running), false), PodState::Running);
+    assert_eq!(pod_state(&pod(ContainerFacts::Running), Beside::default()), PodState::Running);
     let waiting = pod(ContainerFacts::Waiting { reason: "ErrImagePull".into(), message: "no".into() });
     assert_eq!(
-        pod_state(&waiting, false),
+        pod_state(&waiting, Beside::default()),
         PodState::Starting { reason: "ErrImagePull".into(), message: "no".into() }
     );
     let unconfirmed = PodFacts { presence: Presence::Unconfirmed, ..pod(ContainerFacts::Running) };
-    assert_eq!(pod_state(&unconfirmed, false), PodState::Running);
+    assert_eq!(pod_state(&unconfirmed, Beside::default()), PodState::Running);
 }
 
 #[test]

@@ -17,7 +17,10 @@ use self::{
     level::{Item, levels},
     step::{Piece, Step, Target, cut, pieces, shorten_sample},
 };
-use super::size::{stored_bytes, without_nodes};
+use super::{
+    groups::{Answers, answer_to_keep},
+    size::{stored_bytes, without_nodes},
+};
 
 /// Largest ScriptRunner object as stored, in bytes: spec, metadata, managedFields and status. etcd refuses 1.5 MiB.
 pub const MAX_OBJECT_BYTES: usize = 1_048_576;
@@ -42,6 +45,8 @@ const GROUPS_FRAME_BYTES: usize = 18;
 pub struct Fitted {
     /// Names of gone nodes whose entries were dropped, sorted.
     pub dropped: Vec<String>,
+    /// Newest answers that are not in their histories any more.
+    pub answers: Answers,
     /// Whether the object is within the limit. False only if what is never cut does not fit.
     pub fits: bool,
 }
@@ -73,7 +78,7 @@ pub fn fit(status: &mut ScriptRunnerStatus, other_bytes: usize) -> Fitted {
             bytes: old.bytes.max(bytes as u64),
         });
     }
-    Fitted { fits: budget.excess() == 0, dropped: budget.dropped }
+    Fitted { fits: budget.excess() == 0, dropped: budget.dropped, answers: budget.answers }
 }
 
 /// Removes the entries of gone nodes that are past their time or, the longest gone first, too many. Returns their names,
@@ -93,7 +98,9 @@ pub fn expire_gone(status: &mut ScriptRunnerStatus, now: &Time) -> Vec<String> {
         .filter(|(position, (since, _))| *position < too_many || now.0.duration_since(since.0) > MAX_GONE_AGE)
         .map(|(_, (_, name))| name.clone())
         .collect();
-    status.nodes.retain(|name, _| !expired.contains(name));
+    if !expired.is_empty() {
+        status.nodes.retain(|name, _| !expired.contains(name));
+    }
     expired.into_iter().collect()
 }
 
@@ -127,14 +134,23 @@ pub fn floor_bytes<'a>(names: impl IntoIterator<Item = &'a str>, run: u64, count
         ..NodeStatus::default()
     };
     let active = NodeStatus {
-        state: NodeState::Starting.as_str().to_owned(),
+        state: NodeState::Running.as_str().to_owned(),
         // Of a single execution the exit code is known only when the node is done.
         exit_code: (count != Some(1)).then_some(255),
         pod_id: Some("x".repeat(11)),
         seq: Some(executions.saturating_mul(10).min(GROWN.max(executions))),
         ..done.clone()
     };
-    let node = stored_bytes(&done).max(stored_bytes(&active));
+    // Waits for the pod of an older run, whose numbers were bounded by that run's own floor.
+    let waiting = NodeStatus {
+        state: NodeState::Pending.as_str().to_owned(),
+        attempts: 0,
+        exit_code: None,
+        serial: 0,
+        pod_serial: executions,
+        ..active.clone()
+    };
+    let node = [done, active, waiting].iter().map(stored_bytes).max().unwrap_or(0);
     let nodes: usize = names.into_iter().map(|name| entry_bytes(name, node)).sum();
     WITHOUT_NODES_BYTES + NODES_FRAME_BYTES + nodes
 }
@@ -160,6 +176,7 @@ struct Budget {
     without_nodes: usize,
     nodes: Vec<Weight>,
     dropped: Vec<String>,
+    answers: Answers,
 }
 
 impl Budget {
@@ -175,7 +192,8 @@ impl Budget {
             Weight { before: bytes, now: bytes }
         };
         let nodes = status.nodes.iter().map(weigh).collect();
-        Self { room, without_nodes: stored_bytes(&rest) + NODES_FRAME_BYTES, nodes, dropped: Vec::new() }
+        let without_nodes = stored_bytes(&rest) + NODES_FRAME_BYTES;
+        Self { room, without_nodes, nodes, dropped: Vec::new(), answers: Answers::new() }
     }
 
     fn total(&self) -> usize {
@@ -239,10 +257,14 @@ impl Budget {
             .map(|(node, weight)| Item::new(weight.now, pieces(step, node)))
             .collect();
         let levels = levels(&items, self.excess());
-        for (((node, weight), item), level) in
-            status.nodes.values_mut().zip(&mut self.nodes).zip(items).zip(levels)
+        for ((((name, node), weight), item), level) in
+            status.nodes.iter_mut().zip(&mut self.nodes).zip(items).zip(levels)
         {
-            weight.now -= cut(node, &item.pieces, weight.now.saturating_sub(level));
+            let need = weight.now.saturating_sub(level);
+            if need > 0 && step.cuts_histories() && !item.pieces.is_empty() {
+                self.answers.extend(answer_to_keep(node).map(|answer| (name.clone(), answer)));
+            }
+            weight.now -= cut(node, &item.pieces, need);
         }
     }
 

@@ -1,6 +1,9 @@
 //! Groups nodes by their newest answer, so that the one that differs is seen among thousands. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
 use scriptrunner_api::{
     text::tail,
@@ -8,23 +11,29 @@ use scriptrunner_api::{
 };
 
 use super::fold::{MAX_FOLDED_BYTES, fold_names};
+use crate::in_step::InStep;
 
 /// Most groups that a status lists.
 pub const MAX_GROUPS: usize = 20;
 /// Longest sample of a group, in bytes.
 pub const MAX_SAMPLE_BYTES: usize = 1024;
 
-/// What nodes answered last, exit code and digest by node name: kept in memory over writes, since the byte budget may cut
-/// the digest from what is stored.
+/// What nodes answered last, exit code and digest by node name: kept in memory over writes where the byte budget cut the
+/// digest from what is stored.
 pub type Answers = BTreeMap<String, (Option<i32>, String)>;
 
-/// Brings the memory up to date with all nodes, before the budget cuts them: takes in every answer that is there, and
-/// forgets those of nodes that left or have none, as in a new run. To be called on every change of a status: a node that
-/// answers in two runs without being seen in between would keep the first answer.
-pub fn remember(known: &mut Answers, nodes: &BTreeMap<String, NodeStatus>) {
-    known.retain(|name, answer| nodes.get(name).is_some_and(|node| is_of(answer, node)));
-    let answered = nodes.iter().filter_map(|(name, node)| Some((name.clone(), answer(newest_answer(node)?))));
-    known.extend(answered);
+/// The memory for the next status: what this cut cost, and of what was known all that is still the newest answer of its
+/// node and not in its history. To be made on every change of a status: a node that answers in two runs without being seen
+/// in between would keep the first answer.
+pub fn remember(known: &Answers, cut: Answers, nodes: &BTreeMap<String, NodeStatus>) -> Answers {
+    let mut entries = InStep::new(nodes);
+    let mut answers: Answers = known
+        .iter()
+        .filter(|(name, answer)| entries.get(name).is_some_and(|node| is_of(answer, node)))
+        .map(|(name, answer)| (name.clone(), answer.clone()))
+        .collect();
+    answers.extend(cut);
+    answers
 }
 
 /// The groups of the given nodes (those desired), at most [`MAX_GROUPS`], and how many there are in all. The largest come
@@ -43,31 +52,36 @@ pub fn output_groups<'a>(
     previous: &[OutputGroup],
     previous_count: u32,
 ) -> (Vec<OutputGroup>, u32) {
-    let mut groups: BTreeMap<(String, Option<i32>), Members<'_>> = BTreeMap::new();
+    let mut groups: HashMap<Answer<'_>, Members<'_>> = HashMap::new();
     for (name, node) in nodes {
         let newest = newest_answer(node);
-        let remembered = || known.get(name).filter(|answer| is_of(answer, node)).cloned();
+        let remembered = || {
+            let (exit_code, digest) = known.get(name).filter(|answer| is_of(answer, node))?;
+            Some((digest.as_str(), *exit_code))
+        };
         match newest.map(answer).or_else(remembered) {
-            Some((exit_code, digest)) => groups.entry((digest, exit_code)).or_default().add(name, newest),
+            Some(answer) => groups.entry(answer).or_default().add(name, newest),
             None if was_cut(node) => return (previous.to_vec(), previous_count),
             None => {}
         }
     }
     let count = u32::try_from(groups.len()).unwrap_or(u32::MAX);
     let mut groups: Vec<_> = groups.into_iter().collect();
-    // The sort is stable: equal sizes stay in the map's order.
-    groups.sort_by_key(|(_, members)| std::cmp::Reverse(members.names.len()));
+    groups.sort_by_key(|(answer, members)| (Reverse(members.names.len()), *answer));
     groups.truncate(MAX_GROUPS);
-    let samples: HashMap<(&str, Option<i32>), &str> = previous
+    let samples: HashMap<Answer<'_>, &str> = previous
         .iter()
         .map(|group| ((group.digest.as_str(), group.exit_code), group.sample.as_str()))
         .collect();
-    let groups = groups.into_iter().map(|((digest, exit_code), members)| {
-        let stored = samples.get(&(digest.as_str(), exit_code)).copied().unwrap_or_default();
-        members.into_group(digest, exit_code, stored)
+    let groups = groups.into_iter().map(|(answer, members)| {
+        let stored = samples.get(&answer).copied().unwrap_or_default();
+        members.into_group(answer, stored)
     });
     (groups.collect(), count)
 }
+
+/// Digest and exit code.
+type Answer<'a> = (&'a str, Option<i32>);
 
 #[derive(Default)]
 struct Members<'a> {
@@ -86,11 +100,11 @@ impl<'a> Members<'a> {
         }
     }
 
-    fn into_group(self, digest: String, exit_code: Option<i32>, stored: &str) -> OutputGroup {
+    fn into_group(self, (digest, exit_code): Answer<'_>, stored: &str) -> OutputGroup {
         let seen = tail(self.sample.map_or("", |(_, output)| output), MAX_SAMPLE_BYTES);
         OutputGroup {
             exit_code,
-            digest,
+            digest: digest.to_owned(),
             node_count: u32::try_from(self.names.len()).unwrap_or(u32::MAX),
             nodes: fold_names(self.names, MAX_FOLDED_BYTES),
             sample: if stored.len() >= seen.len() { stored } else { seen }.to_owned(),
@@ -103,8 +117,13 @@ fn newest_answer(node: &NodeStatus) -> Option<&Execution> {
     node.history.last().filter(|newest| newest.run == node.run && !newest.digest.is_empty())
 }
 
-fn answer(newest: &Execution) -> (Option<i32>, String) {
-    (newest.exit_code, newest.digest.clone())
+fn answer(newest: &Execution) -> Answer<'_> {
+    (&newest.digest, newest.exit_code)
+}
+
+/// The newest answer of a node whose history is about to be cut.
+pub(super) fn answer_to_keep(node: &NodeStatus) -> Option<(Option<i32>, String)> {
+    newest_answer(node).map(|newest| (newest.exit_code, newest.digest.clone()))
 }
 
 /// Whether what is remembered is still the node's newest answer, cut from its history.

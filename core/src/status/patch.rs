@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::size::{stored_bytes, without_nodes};
+use crate::in_step::InStep;
 
 /// Most operations for single nodes; more are written as one. The API server refuses patches of over 10,000 operations.
 const MAX_NODE_OPERATIONS: usize = 9_900;
@@ -56,25 +57,25 @@ fn node_changes(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Vec<Patch
     if new.nodes.is_empty() {
         return if old.nodes.is_empty() { Vec::new() } else { vec![remove(&["status", "nodes"])] };
     }
-    let gone = old.nodes.keys().filter(|name| !new.nodes.contains_key(*name));
+    let mut remaining = InStep::new(&new.nodes);
+    let gone = old.nodes.keys().filter(|name| remaining.get(name).is_none());
     let gone = gone.map(|name| remove(&["status", "nodes", name]));
-    let dirty = new.nodes.iter().filter_map(|(name, node)| {
-        let value = changed(old.nodes.get(name), node)?;
-        Some(add(&["status", "nodes", name], value))
-    });
-    let changes: Vec<_> = gone.chain(dirty).collect();
+    let mut entries = InStep::new(&old.nodes);
+    let dirty: Vec<_> = new.nodes.iter().filter(|(name, node)| is_dirty(entries.get(name), node)).collect();
+    let mut changes: Vec<_> = gone.collect();
     // From an empty map, which is not stored and to which nothing could be added, every entry is dirty.
-    let whole = changes.len() > (new.nodes.len() / 2).min(MAX_NODE_OPERATIONS);
-    if whole { vec![add(&["status", "nodes"], json(&new.nodes))] } else { changes }
+    if changes.len() + dirty.len() > (new.nodes.len() / 2).min(MAX_NODE_OPERATIONS) {
+        return vec![add(&["status", "nodes"], json(&new.nodes))];
+    }
+    changes.extend(dirty.into_iter().map(|(name, node)| add(&["status", "nodes", name], json(node))));
+    changes
 }
 
-/// The node's JSON, if it is another than before. Compared as JSON too, because that has times in whole seconds only.
-fn changed(old: Option<&NodeStatus>, new: &NodeStatus) -> Option<Value> {
-    match old {
-        Some(old) if old == new => None,
-        Some(old) => Some(json(new)).filter(|value| *value != json(old)),
-        None => Some(json(new)),
-    }
+/// Whether the node's JSON is another than before. That has times in whole seconds only.
+fn is_dirty(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
+    let Some(old) = old else { return true };
+    let brief = |node: &NodeStatus| (node.executions, node.seq, node.history.len());
+    old != new && (old.state != new.state || brief(old) != brief(new) || json(old) != json(new))
 }
 
 fn fields(status: &ScriptRunnerStatus) -> Map<String, Value> {

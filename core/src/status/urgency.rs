@@ -1,13 +1,15 @@
 //! How soon a changed status should be written. Pure.
 
-use scriptrunner_api::v1alpha1::{NodeStatus, ScriptRunnerStatus};
+use scriptrunner_api::v1alpha1::{Execution, NodeStatus, ScriptRunnerStatus};
+
+use crate::in_step::InStep;
 
 /// How soon a changed status should be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     /// It has a result, names a pod for the first time, or changes what is said of the run or the spec.
     Result,
-    /// Only states moved on, for example from Starting to Running.
+    /// Only states moved on, for example from Starting to Running, or executions began.
     State,
 }
 
@@ -22,10 +24,13 @@ pub fn urgency(old: Option<&ScriptRunnerStatus>, new: &ScriptRunnerStatus) -> Ur
             .collect::<Vec<_>>()
     };
     let run_moved = old.run != new.run
+        || old.failing != new.failing
         || old.observed_generation != new.observed_generation
         || conditions(old) != conditions(new);
-    let left = old.nodes.keys().any(|name| !new.nodes.contains_key(name));
-    if run_moved || left || new.nodes.iter().any(|(name, entry)| is_news(old.nodes.get(name), entry)) {
+    let mut remaining = InStep::new(&new.nodes);
+    let left = old.nodes.keys().any(|name| remaining.get(name).is_none());
+    let mut entries = InStep::new(&old.nodes);
+    if run_moved || left || new.nodes.iter().any(|(name, entry)| is_news(entries.get(name), entry)) {
         Urgency::Result
     } else {
         Urgency::State
@@ -36,11 +41,13 @@ pub fn urgency(old: Option<&ScriptRunnerStatus>, new: &ScriptRunnerStatus) -> Ur
 /// is not named yet could be taken for one that was never made.
 fn is_news(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
     let Some(old) = old else { return true };
+    let newest = |entry: &NodeStatus| entry.history.last().map(Execution::key);
     old.pod_id != new.pod_id
         || old.run != new.run
-        || old.executions != new.executions
-        || old.serial != new.serial
-        || old.history.last().map(scriptrunner_api::v1alpha1::Execution::key)
-            != new.history.last().map(scriptrunner_api::v1alpha1::Execution::key)
+        || newest(old) != newest(new)
+        || old.history.len() < new.history.len()
         || old.node_state().is_done() != new.node_state().is_done()
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use crate::{
     validate::{Refusal, ValidRun},
 };
 
-/// Completes a status whose entries are up to date; with it the newest answers, which the next call is to know.
+/// Completes a status whose entries and `connected` are up to date; with it the newest answers, which the next call is to know.
 pub fn assemble(
     mut status: ScriptRunnerStatus,
     accepted: &Result<&ValidRun, Refusal>,
@@ -29,8 +29,6 @@ pub fn assemble(
     status.observed_generation = Some(observed.object.generation);
     expire_gone(&mut status, &Time(now));
     count(&mut status);
-    let mut answers = observed.known_answers.clone();
-    remember(&mut answers, &status.nodes);
     let number = status.run.as_ref().map_or(0, |run| run.number);
     let desired = status
         .nodes
@@ -38,11 +36,12 @@ pub fn assemble(
         .filter(|(_, entry)| entry.run == number)
         .map(|(name, entry)| (name.as_str(), entry));
     (status.output_groups, status.output_group_count) =
-        output_groups(desired, &answers, &status.output_groups, status.output_group_count);
+        output_groups(desired, &observed.known_answers, &status.output_groups, status.output_group_count);
     let fitted = fit(&mut status, observed.object.other_bytes);
     if !fitted.dropped.is_empty() {
         count(&mut status);
     }
+    let answers = remember(&observed.known_answers, fitted.answers, &status.nodes);
     conclude(&mut status, accepted, observed, now);
     (status, answers)
 }
@@ -50,32 +49,35 @@ pub fn assemble(
 /// Sets every counter from the entries.
 fn count(status: &mut ScriptRunnerStatus) {
     let number = status.run.as_ref().map_or(0, |run| run.number);
-    let desired: Vec<&NodeStatus> =
-        status.nodes.values().filter(|entry| number > 0 && entry.run == number).collect();
-    let of = |states: &[NodeState]| {
-        u32::try_from(desired.iter().filter(|entry| states.contains(&entry.node_state())).count())
-            .unwrap_or(u32::MAX)
-    };
-    let failing =
-        desired.iter().filter(|entry| entry.node_state().is_active() && newest_failed(entry)).count();
-    let counts = (
-        of(&[NodeState::Pending]),
-        of(&[NodeState::Starting, NodeState::Running]),
-        of(&[NodeState::Succeeded]),
-        of(&[NodeState::Failed, NodeState::Stopped]),
-        of(&[NodeState::Skipped]),
-        of(&[NodeState::Unknown]),
-    );
-    let all = u32::try_from(desired.len()).unwrap_or(u32::MAX);
-    (status.pending, status.active, status.succeeded, status.failed, status.skipped, status.unknown) = counts;
-    status.failing = u32::try_from(failing).unwrap_or(u32::MAX);
-    status.connected = 0;
-    status.desired = all;
-    status.progress = format!("{}/{all}", done(status));
+    let [mut pending, mut active, mut succeeded, mut failed, mut skipped, mut unknown] = [0; 6];
+    let mut failing = 0;
+    for entry in status.nodes.values().filter(|entry| number > 0 && entry.run == number) {
+        let counter = match entry.node_state() {
+            NodeState::Pending => &mut pending,
+            NodeState::Starting | NodeState::Running => {
+                failing += u32::from(newest_failed(entry));
+                &mut active
+            }
+            NodeState::Succeeded => &mut succeeded,
+            NodeState::Failed | NodeState::Stopped => &mut failed,
+            NodeState::Skipped => &mut skipped,
+            NodeState::Unknown => &mut unknown,
+        };
+        *counter += 1;
+    }
+    (status.pending, status.active, status.succeeded) = (pending, active, succeeded);
+    (status.failed, status.skipped, status.unknown) = (failed, skipped, unknown);
+    status.failing = failing;
+    status.desired = pending + active + succeeded + failed + skipped + unknown;
+    status.progress = format!("{}/{}", done(status), status.desired);
 }
 
+/// Whether the newest execution that ended failed, by its own entry or, if the size limit cost that, by how it ended.
 fn newest_failed(entry: &NodeStatus) -> bool {
-    entry.signal.is_some() || entry.exit_code.is_some_and(|code| code != 0)
+    match entry.history.last() {
+        Some(newest) if newest.run == entry.run => !newest.succeeded(),
+        Some(_) | None => entry.signal.is_some() || entry.exit_code.is_some_and(|code| code != 0),
+    }
 }
 
 fn done(status: &ScriptRunnerStatus) -> u32 {

@@ -1,11 +1,13 @@
 //! What is asked of a scripted API server, and what is made of each kind of answer.
 
+use std::time::Duration;
+
 use http::Method;
 use scriptrunner_core::observed::Presence;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::scripted::{Answer, Asked, Record, client, context, failure};
+use crate::scripted::{Answer, Asked, Record, client, context, failure, pressed};
 
 const OWNER: Owner<'_> = Owner { namespace: "ns", name: "sr", uid: "owner" };
 
@@ -71,18 +73,84 @@ fn refusal(context: &Context) -> Option<String> {
 }
 
 fn pods_known(context: &Context) -> Vec<String> {
-    context.world.pods().of("owner").into_iter().map(|pod| pod.node).collect()
+    context.world.pods().of("owner").into_iter().map(|pod| pod.node.clone()).collect()
 }
 
 #[tokio::test]
-async fn pods_are_created_in_growing_batches_and_known_at_once() {
+async fn pods_are_created_and_known_at_once() {
     let (context, record) = served(takes);
-    apply(&context, OWNER, numbered(40)).await.unwrap();
+    assert_eq!(apply(&context, OWNER, numbered(40)).await.unwrap(), Progress::Done);
     assert_eq!(record.all().len(), 40);
     assert!(
         record.all().iter().all(|it| it.method == Method::POST && it.path == "/api/v1/namespaces/ns/pods")
     );
     assert_eq!((pods_known(&context).len(), refusal(&context)), (40, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ever_more_pods_are_created_at_the_same_time_and_none_waits_for_a_slow_one() {
+    let (context, record) = served(|asked| {
+        let seconds = if asked.body["metadata"]["name"] == "srn-n40" { 900 } else { 100 };
+        Answer::Late(Duration::from_millis(seconds), 201, stored(asked.body.clone()))
+    });
+    let begin = tokio::time::Instant::now();
+    // One, two, four, eight, sixteen, and four times 32: nothing but the end waits for the one that is slow.
+    assert_eq!(apply(&context, OWNER, numbered(160)).await.unwrap(), Progress::Done);
+    assert_eq!(record.all().len(), 160);
+    let seconds = begin.elapsed().as_secs_f64();
+    assert!((1.3..1.5).contains(&seconds), "{seconds}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_plan_is_performed_in_parts_and_goes_on_as_fast_as_it_was() {
+    let (context, record) =
+        served(|asked| Answer::Late(Duration::from_millis(100), 201, stored(asked.body.clone())));
+    let begin = tokio::time::Instant::now();
+    let mut counts = Vec::new();
+    loop {
+        let made: std::collections::HashSet<_> = pods_known(&context).into_iter().collect();
+        let left = numbered(1_000)
+            .into_iter()
+            .filter(|action| matches!(action, Action::CreatePod { node, .. } if !made.contains(node)));
+        let progress = apply(&context, OWNER, left.collect()).await.unwrap();
+        counts.push(record.all().len());
+        if progress == Progress::Done {
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+    assert_eq!(counts, [191, 511, 831, 1_000], "a second each, and 32 at a time from the second part on");
+    context.world.remember("owner", |memory| assert_eq!(memory.room, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_refusal_or_a_failure_it_begins_with_one_again() {
+    for code in [403, 500] {
+        let (context, record) = served(move |_| failure(code, "Reason", "no"));
+        context.world.remember("owner", |memory| memory.room = 32);
+        for asked in [32, 33] {
+            let _ = apply(&context, OWNER, numbered(100)).await;
+            assert_eq!(record.all().len(), asked, "{code}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_time_is_not_asked_for_pods() {
+    let refused = std::sync::atomic::AtomicBool::new(false);
+    let (context, record) = pressed(move |asked| {
+        let again = refused.swap(true, std::sync::atomic::Ordering::SeqCst);
+        if again { takes(asked) } else { Answer::RetryAfter(429, 60) }
+    });
+    assert_eq!(apply(&context, OWNER, numbered(10)).await.unwrap(), Progress::Done);
+    let words = refusal(&context).unwrap();
+    assert!(words.contains("Too many requests"), "{words}");
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert_eq!(apply(&context, OWNER, numbered(10)).await.unwrap(), Progress::Done);
+    assert_eq!((record.all().len(), refusal(&context)), (1, Some(words)), "it is still a refusal");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(apply(&context, OWNER, numbered(10)).await.unwrap(), Progress::Done);
+    assert_eq!((record.all().len(), refusal(&context)), (11, None));
 }
 
 #[tokio::test]
@@ -91,7 +159,7 @@ async fn a_pod_that_a_former_process_made_is_adopted() {
         Method::POST => name_taken(),
         _ => Answer::Says(200, stored(pod_json("a"))),
     });
-    apply(&context, OWNER, creations(&["a"])).await.unwrap();
+    assert_eq!(apply(&context, OWNER, creations(&["a"])).await.unwrap(), Progress::Done);
     assert_eq!(record.brief(), ["POST pods", "GET srn-a"]);
     assert_eq!(pods_known(&context), ["a"]);
     context.world.remember("owner", |memory| assert!(memory.pod_conflicts.is_empty()));
@@ -108,7 +176,7 @@ async fn a_strangers_pod_holds_up_its_node_only() {
             Answer::Says(200, strangers)
         }
     });
-    apply(&context, OWNER, creations(&["a", "b", "c"])).await.unwrap();
+    assert_eq!(apply(&context, OWNER, creations(&["a", "b", "c"])).await.unwrap(), Progress::Done);
     assert_eq!(record.all().len(), 4);
     assert_eq!((pods_known(&context), refusal(&context)), (vec!["b".to_owned(), "c".to_owned()], None));
     let first = context.world.remember("owner", |memory| memory.pod_conflicts["a"].clone());
@@ -116,7 +184,7 @@ async fn a_strangers_pod_holds_up_its_node_only() {
         first.message,
         "pod \"srn-a\" is not ours (spec.containers[0].image differs); delete it, the operator makes it again"
     );
-    apply(&context, OWNER, creations(&["a"])).await.unwrap();
+    assert_eq!(apply(&context, OWNER, creations(&["a"])).await.unwrap(), Progress::Done);
     let again = context.world.remember("owner", |memory| memory.pod_conflicts["a"].clone());
     assert_eq!(again, first, "the time of the first conflict counts");
 }
@@ -127,7 +195,7 @@ async fn a_conflict_is_over_when_the_pod_can_be_made() {
     let conflict =
         PodConflict { pod: "srn-a".to_owned(), message: "taken".to_owned(), since: Context::now() };
     context.world.remember("owner", |memory| memory.pod_conflicts.insert("a".to_owned(), conflict));
-    apply(&context, OWNER, creations(&["a"])).await.unwrap();
+    assert_eq!(apply(&context, OWNER, creations(&["a"])).await.unwrap(), Progress::Done);
     context.world.remember("owner", |memory| assert!(memory.pod_conflicts.is_empty()));
 }
 
@@ -142,7 +210,7 @@ async fn a_refusal_is_met_by_one_request_and_remembered() {
         (429, "TooManyRequests"),
     ] {
         let (context, record) = served(move |_| failure(code, reason, "exceeded quota: pods=10"));
-        apply(&context, OWNER, numbered(10)).await.unwrap();
+        assert_eq!(apply(&context, OWNER, numbered(10)).await.unwrap(), Progress::Done);
         assert_eq!(record.all().len(), 1, "{code}");
         assert_eq!(refusal(&context).as_deref(), Some("exceeded quota: pods=10"), "{code}");
     }
@@ -154,12 +222,12 @@ async fn a_refusal_in_the_middle_ends_with_its_batch() {
         Some("srn-n1") => failure(403, "Forbidden", "exceeded quota"),
         _ => takes(asked),
     });
-    apply(&context, OWNER, numbered(10)).await.unwrap();
+    assert_eq!(apply(&context, OWNER, numbered(10)).await.unwrap(), Progress::Done);
     assert_eq!(record.all().len(), 3, "batches of one and of two");
     assert_eq!((pods_known(&context).len(), refusal(&context).as_deref()), (2, Some("exceeded quota")));
     let (context, _) = served(takes);
     context.world.remember("owner", |memory| memory.refusal = Some("exceeded quota".to_owned()));
-    apply(&context, OWNER, numbered(1)).await.unwrap();
+    assert_eq!(apply(&context, OWNER, numbered(1)).await.unwrap(), Progress::Done);
     assert_eq!(refusal(&context), None, "forgotten with the first pod that is accepted");
 }
 
@@ -169,7 +237,7 @@ async fn a_refusal_is_forgotten_when_nothing_is_to_be_made() {
     context.world.remember("owner", |memory| {
         (memory.refusal, memory.config_map_conflict) = (Some("no".to_owned()), Some("no".to_owned()));
     });
-    apply(&context, OWNER, Vec::new()).await.unwrap();
+    assert_eq!(apply(&context, OWNER, Vec::new()).await.unwrap(), Progress::Done);
     assert_eq!((refusal(&context), record.all().len()), (None, 0));
     context.world.remember("owner", |memory| assert_eq!(memory.config_map_conflict, None));
 }
@@ -207,7 +275,7 @@ fn knowing(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Contex
 #[tokio::test]
 async fn a_deletion_is_for_one_uid_only() {
     let (context, record) = knowing(|_| Answer::Says(200, stored(pod_json("a"))));
-    apply(&context, OWNER, deletion()).await.unwrap();
+    assert_eq!(apply(&context, OWNER, deletion()).await.unwrap(), Progress::Done);
     assert_eq!(record.brief(), ["DELETE srn-a"]);
     assert_eq!(record.all()[0].body["preconditions"], json!({"uid": "uid-of-srn-a"}));
     let pod = context.world.pods().of("owner").remove(0);
@@ -218,7 +286,7 @@ async fn a_deletion_is_for_one_uid_only() {
 async fn what_is_not_there_any_more_is_deleted() {
     for (code, reason) in [(404, "NotFound"), (409, "Conflict")] {
         let (context, _) = knowing(move |_| failure(code, reason, "the UID in the precondition"));
-        apply(&context, OWNER, deletion()).await.unwrap();
+        assert_eq!(apply(&context, OWNER, deletion()).await.unwrap(), Progress::Done);
         assert_eq!(context.world.pods().of("owner")[0].presence, Presence::Gone, "{code}");
     }
 }
@@ -239,7 +307,7 @@ async fn a_config_map_is_made_or_adopted_or_in_the_way() {
     let conflict =
         |context: &Context| context.world.remember("owner", |memory| memory.config_map_conflict.clone());
     let (context, record) = served(|asked| Answer::Says(201, asked.body.clone()));
-    apply(&context, OWNER, create()).await.unwrap();
+    assert_eq!(apply(&context, OWNER, create()).await.unwrap(), Progress::Done);
     assert_eq!(record.brief(), ["POST configmaps"]);
     assert!(context.world.config_maps()["owner"].contains_key("srs-1"));
 
@@ -248,7 +316,7 @@ async fn a_config_map_is_made_or_adopted_or_in_the_way() {
             Method::POST => failure(409, "AlreadyExists", "exists"),
             _ => Answer::Says(200, serde_json::to_value(config_map(script)).unwrap()),
         });
-        apply(&context, OWNER, create()).await.unwrap();
+        assert_eq!(apply(&context, OWNER, create()).await.unwrap(), Progress::Done);
         assert_eq!(record.brief(), ["POST configmaps", "GET srs-1"]);
         assert_eq!(context.world.config_maps().contains_key("owner"), known);
         let message = "ConfigMap \"srs-1\" is not what the run needs (data differs); delete it, the operator makes it again";
@@ -256,7 +324,7 @@ async fn a_config_map_is_made_or_adopted_or_in_the_way() {
     }
 
     let (context, _) = served(|_| failure(403, "Forbidden", "exceeded quota"));
-    apply(&context, OWNER, create()).await.unwrap();
+    assert_eq!(apply(&context, OWNER, create()).await.unwrap(), Progress::Done);
     assert_eq!((refusal(&context).as_deref(), conflict(&context)), (Some("exceeded quota"), None));
 }
 
@@ -270,7 +338,7 @@ async fn a_config_map_is_deleted_by_its_uid_and_forgotten() {
         });
         learn_config_map(&context, &config_map("a"));
         let delete = Action::DeleteConfigMap { name: "srs-1".to_owned(), uid: "uid-of-srs-1".to_owned() };
-        apply(&context, OWNER, vec![delete]).await.unwrap();
+        assert_eq!(apply(&context, OWNER, vec![delete]).await.unwrap(), Progress::Done);
         assert_eq!(record.all()[0].body["preconditions"], json!({"uid": "uid-of-srs-1"}));
         assert!(context.world.config_maps()["owner"].is_empty());
     }

@@ -66,6 +66,7 @@ impl Server {
         }
         let version = |lease: &Value| lease["metadata"]["resourceVersion"].as_str().map(str::to_owned);
         match &*lease {
+            None if asked.method == Method::PUT => return failure(404, "NotFound", "no lease"),
             Some(_) if asked.method == Method::POST => {
                 return failure(409, "AlreadyExists", "a lease exists");
             }
@@ -122,11 +123,12 @@ impl Candidate {
     }
 }
 
-/// Waits until the server has answered so many more reads.
-async fn await_reads(server: &Server, count: usize) {
-    let enough = server.reads.load(Ordering::SeqCst) + count;
+/// Waits until the server has answered so many more requests.
+async fn await_requests(server: &Server, count: usize) {
+    let answered = || server.reads.load(Ordering::SeqCst) + server.writes.load(Ordering::SeqCst);
+    let enough = answered() + count;
     let reached = async {
-        while server.reads.load(Ordering::SeqCst) < enough {
+        while answered() < enough {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -151,11 +153,44 @@ async fn a_leader_renews_and_stays_the_same_leader() {
     let mut me = Candidate::of(&server, "me");
     me.await_leading(true).await;
     let first = server.spec();
-    await_reads(&server, 12).await;
+    await_requests(&server, 12).await;
     let later = server.spec();
+    assert_eq!(server.reads.load(Ordering::SeqCst), 1, "what it wrote itself it need not read");
     assert!(me.may_write() && *me.leads.borrow());
     assert_ne!(later["renewTime"], first["renewTime"]);
     assert_eq!((&later["acquireTime"], &later["leaseTransitions"]), (&first["acquireTime"], &json!(0)));
+}
+
+#[tokio::test]
+async fn a_lease_that_somebody_touched_and_did_not_take_is_kept() {
+    let server = Arc::new(Server::default());
+    let mut me = Candidate::of(&server, "me");
+    me.await_leading(true).await;
+    for version in ["98", "99"] {
+        if let Some(lease) = server.lease.lock().unwrap().as_mut() {
+            lease["metadata"]["annotations"] = json!({"note": version});
+            lease["metadata"]["resourceVersion"] = version.into();
+        }
+        await_requests(&server, 4).await;
+        assert!(me.may_write() && *me.leads.borrow());
+    }
+    let lease = server.lease.lock().unwrap().clone().unwrap();
+    assert_eq!(lease["metadata"]["annotations"], json!({"note": "99"}), "and what they wrote stays");
+    assert_eq!(
+        (&lease["spec"]["holderIdentity"], &lease["spec"]["leaseTransitions"]),
+        (&json!("me"), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn a_lease_that_was_deleted_is_made_again() {
+    let server = Arc::new(Server::default());
+    let mut me = Candidate::of(&server, "me");
+    me.await_leading(true).await;
+    *server.lease.lock().unwrap() = None;
+    await_requests(&server, 4).await;
+    assert!(me.may_write() && *me.leads.borrow());
+    assert_eq!(server.spec()["holderIdentity"], "me");
 }
 
 #[tokio::test]
@@ -175,7 +210,7 @@ async fn a_holder_that_renews_keeps_the_lease() {
     server.renews.store(true, Ordering::SeqCst);
     let me = Candidate::of(&server, "me");
     // Five of them are its duration.
-    await_reads(&server, 8).await;
+    await_requests(&server, 8).await;
     assert!(!*me.leads.borrow() && !me.may_write());
     assert_eq!(server.writes.load(Ordering::SeqCst), 0);
 }
@@ -184,7 +219,7 @@ async fn a_holder_that_renews_keeps_the_lease() {
 async fn of_two_candidates_one_leads() {
     let server = Arc::new(Server::default());
     let (one, two) = (Candidate::of(&server, "one"), Candidate::of(&server, "two"));
-    await_reads(&server, 12).await;
+    await_requests(&server, 12).await;
     assert_ne!(*one.leads.borrow(), *two.leads.borrow());
     assert!(!(one.may_write() && two.may_write()));
 }
@@ -227,7 +262,7 @@ async fn a_failure_that_passes_in_time_costs_nothing() {
     };
     tokio::time::timeout(LONG, failed).await.unwrap();
     server.fails.store(false, Ordering::SeqCst);
-    await_reads(&server, 2).await;
+    await_requests(&server, 2).await;
     assert!(me.may_write() && server.writes.load(Ordering::SeqCst) > writes);
 }
 

@@ -18,7 +18,8 @@ use k8s_openapi::{
     },
 };
 
-use super::{HTTP_PORT, NAMESPACE, OPERATOR, OPERATOR_IMAGE, RUNNER_IMAGE};
+use super::{HTTP_PORT, NAMESPACE, OPERATOR, OPERATOR_IMAGE, RUNNER_IMAGE, SESSIONS_PORT};
+use crate::sessions::PORT_NAME;
 
 /// User and group of the operator's process; any number but 0 would do.
 const USER: i64 = 65_532;
@@ -27,7 +28,7 @@ const GRACE_SECONDS: i64 = 30;
 
 /// One replica, replaced and never doubled: two operators would only wait for each other's lease.
 pub(super) fn deployment() -> Deployment {
-    let labels = BTreeMap::from([("app.kubernetes.io/name".to_owned(), OPERATOR.to_owned())]);
+    let labels = labels();
     Deployment {
         metadata: ObjectMeta {
             name: Some(OPERATOR.to_owned()),
@@ -47,6 +48,11 @@ pub(super) fn deployment() -> Deployment {
         }),
         status: None,
     }
+}
+
+/// What the operator's pod is known by.
+pub(super) fn labels() -> BTreeMap<String, String> {
+    BTreeMap::from([("app.kubernetes.io/name".to_owned(), OPERATOR.to_owned())])
 }
 
 fn pod() -> PodSpec {
@@ -79,14 +85,10 @@ fn container() -> Container {
             "--namespace=$(POD_NAMESPACE)".to_owned(),
             "--pod-name=$(POD_NAME)".to_owned(),
             format!("--listen=0.0.0.0:{HTTP_PORT}"),
+            format!("--session-listen=0.0.0.0:{SESSIONS_PORT}"),
         ]),
         env: Some(vec![field("POD_NAMESPACE", "metadata.namespace"), field("POD_NAME", "metadata.name")]),
-        ports: Some(vec![ContainerPort {
-            name: Some("http".to_owned()),
-            container_port: i32::from(HTTP_PORT),
-            protocol: Some("TCP".to_owned()),
-            ..Default::default()
-        }]),
+        ports: Some(vec![port("http", HTTP_PORT), port(PORT_NAME, SESSIONS_PORT)]),
         liveness_probe: Some(probe("/healthz")),
         readiness_probe: Some(probe("/readyz")),
         resources: Some(ResourceRequirements {
@@ -102,6 +104,15 @@ fn container() -> Container {
         }),
         // The last words of a crash stand in the pod's status.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Default::default()
+    }
+}
+
+fn port(name: &str, number: u16) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: i32::from(number),
+        protocol: Some("TCP".to_owned()),
         ..Default::default()
     }
 }

@@ -45,6 +45,7 @@ fn objects_read_back_as_they_were() {
     policies::bindings().iter().for_each(read_back);
     read_back(&namespace());
     read_back::<Deployment>(&deployment::deployment());
+    read_back(&service());
 }
 
 #[test]
@@ -73,6 +74,16 @@ fn roles_read_back_as_their_rules() {
     let expected: Vec<_> = rbac::OWN_NAMESPACE.iter().map(rbac::Rule::policy_rule).collect();
     assert_eq!(own.rules, Some(expected));
     assert_eq!(own.metadata, named(true));
+}
+
+#[test]
+fn service_leads_to_the_port_of_the_pod() {
+    let pod = deployment::deployment().spec.unwrap().template;
+    let service = service().spec.unwrap();
+    let ports = pod.spec.unwrap().containers[0].ports.clone().unwrap();
+    let target = service.ports.unwrap()[0].target_port.clone().unwrap();
+    assert!(ports.iter().any(|port| port.name.clone().map(IntOrString::String) == Some(target.clone())));
+    assert_eq!(service.selector, pod.metadata.unwrap().labels);
 }
 
 #[test]

@@ -7,13 +7,13 @@ use std::{
 
 use http::Method;
 use scriptrunner_api::v1alpha1::{NodeStatus, RunStatus};
-use scriptrunner_core::observed::{ObjectFacts, Observed};
+use scriptrunner_core::observed::{ObjectFacts, Observed, StoredStatus};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    context::Bucket,
-    scripted::{Answer, Asked, Record, client, context, failure},
+    bucket::Bucket,
+    scripted::{Answer, Asked, Record, client, context, failure, pressed},
 };
 
 fn object_json(version: u64, status: &ScriptRunnerStatus) -> Value {
@@ -54,7 +54,7 @@ fn succeeded() -> ScriptRunnerStatus {
 
 /// The object at version 7, with `previous` as its status.
 fn sight(previous: &ScriptRunnerStatus) -> Sight {
-    let object: ScriptRunner = serde_json::from_value(object_json(7, previous)).unwrap();
+    let object: Arc<ScriptRunner> = Arc::new(serde_json::from_value(object_json(7, previous)).unwrap());
     let facts = ObjectFacts {
         namespace: "ns".to_owned(),
         name: "sr".to_owned(),
@@ -66,8 +66,8 @@ fn sight(previous: &ScriptRunnerStatus) -> Sight {
     };
     let observed = Observed {
         object: facts,
-        previous: object.status.clone(),
-        nodes: BTreeMap::new(),
+        previous: StoredStatus::of(&object),
+        nodes: Arc::default(),
         pods: Vec::new(),
         occupied_nodes: BTreeSet::new(),
         config_maps: Vec::new(),
@@ -76,8 +76,9 @@ fn sight(previous: &ScriptRunnerStatus) -> Sight {
         refusal: None,
         config_map_conflict: None,
         pod_conflicts: BTreeMap::new(),
+        sessions: BTreeMap::new(),
     };
-    Sight { observed, object: Arc::new(object), status_is_foreign: false }
+    Sight { observed, object, status_is_foreign: false }
 }
 
 fn served(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Context, Record) {
@@ -108,8 +109,8 @@ fn refuses(code: u16, reason: &'static str, live: Option<Value>) -> impl Fn(&Ask
 
 /// As if the last write was `seconds` ago.
 fn written_ago(context: &Context, seconds: u64) {
-    let then = Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
-    context.world.remember("u", |memory| memory.written = Some(then));
+    let then = Context::instant().checked_sub(Duration::from_secs(seconds)).unwrap();
+    context.world.remember("u", |memory| memory.tried = Some(then));
 }
 
 /// How long it is put off, in seconds; none if it is not.
@@ -184,9 +185,12 @@ async fn an_object_that_is_gone_gets_no_status() {
 
 #[tokio::test]
 async fn a_status_that_the_server_finds_invalid_is_an_error_and_no_loop() {
-    let (context, _) = served(refuses(422, "Invalid", Some(object_json(7, &starting()))));
+    let (context, record) = served(refuses(422, "Invalid", Some(object_json(7, &starting()))));
     let error = report(&context, &sight(&starting()), &succeeded()).await.unwrap_err();
     assert!(matches!(error, Error::Call { doing: "write the status", .. }), "{error}");
+    let asked = record.all().len();
+    assert!(put_off(&context, &sight(&starting()), &succeeded()).await.is_some());
+    assert_eq!(record.all().len(), asked);
 }
 
 #[tokio::test]
@@ -202,6 +206,26 @@ async fn a_failing_or_silent_server_is_an_error() {
 }
 
 #[tokio::test]
+async fn after_a_write_without_an_answer_what_is_stored_is_believed() {
+    let own = sight(&starting()).object;
+    let outcome = async |answers: Box<dyn Fn(&Asked) -> Answer + Send + Sync>| {
+        let (context, _) = served(answers);
+        context.world.remember("u", |memory| memory.own = Some(own.clone()));
+        report(&context, &sight(&starting()), &succeeded()).await.unwrap_err();
+        context.world.remember("u", |memory| memory.own.is_some())
+    };
+    for (code, reason, known) in [
+        (429, "TooManyRequests", true),
+        (403, "Forbidden", true),
+        (504, "Timeout", false),
+        (500, "InternalError", false),
+    ] {
+        assert_eq!(outcome(Box::new(refuses(code, reason, None))).await, known, "{code}");
+    }
+    assert!(!outcome(Box::new(|_| Answer::Hangs)).await);
+}
+
+#[tokio::test]
 async fn an_object_is_written_at_most_once_per_second() {
     let (context, record) = served(takes(&succeeded()));
     written_ago(&context, 0);
@@ -214,6 +238,36 @@ async fn an_object_is_written_at_most_once_per_second() {
         put_off(&context, &sight(&starting()), &succeeded()).await.is_some(),
         "the write just now counts"
     );
+}
+
+#[tokio::test]
+async fn the_beginning_and_the_end_of_a_run_are_written_at_once() {
+    let changed = |change: fn(&mut RunStatus)| {
+        let mut status = succeeded();
+        change(status.run.as_mut().unwrap());
+        status
+    };
+    let complete = changed(|run| run.completion_time = Some(run.start_time.clone()));
+    let next = changed(|run| run.number = 2);
+    let written_just_now = |status: &ScriptRunnerStatus| {
+        let (context, record) = served(takes(status));
+        written_ago(&context, 0);
+        (context, record)
+    };
+    for status in [&complete, &next] {
+        let (context, _) = written_just_now(status);
+        assert_eq!(put_off(&context, &sight(&starting()), status).await, None);
+        // Not on a server that has too much to do, nor again and again.
+        let (context, _) = written_just_now(status);
+        context.world.remember("u", |memory| memory.failed_writes = 1);
+        assert!(put_off(&context, &sight(&starting()), status).await.is_some());
+        let mut again = status.clone();
+        again.nodes.get_mut("b").unwrap().state = "Succeeded".to_owned();
+        let (context, _) = written_just_now(&again);
+        assert!(put_off(&context, &sight(status), &again).await.is_some());
+    }
+    let (context, _) = written_just_now(&succeeded());
+    assert!(put_off(&context, &sight(&complete), &succeeded()).await.is_some(), "an end that is taken back");
 }
 
 #[tokio::test]
@@ -233,12 +287,92 @@ async fn a_change_of_state_waits_ten_seconds_for_company() {
     assert_eq!(record.all().iter().filter(|asked| asked.path.ends_with("/status")).count(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_process_that_begins_does_not_write_every_change_of_state_at_once() {
+    let (context, record) = served(takes(&running()));
+    let wait = put_off(&context, &sight(&starting()), &running()).await.unwrap();
+    assert!(wait > 9.9 && wait <= 10.0, "{wait}");
+    assert_eq!(record.all().len(), 0);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(put_off(&context, &sight(&starting()), &running()).await, None);
+    let (context, _) = served(takes(&succeeded()));
+    assert_eq!(
+        put_off(&context, &sight(&starting()), &succeeded()).await,
+        None,
+        "a result is written at once"
+    );
+}
+
+/// Reports until it is written, as often as a busy object does; when each write was tried.
+async fn tries(context: &Context, record: &Record) -> Vec<Duration> {
+    let begin = Context::instant();
+    let mut tries = Vec::new();
+    loop {
+        let before = record.all().len();
+        let reported = report(context, &sight(&starting()), &succeeded()).await;
+        if record.all().len() > before {
+            tries.push(Context::instant() - begin);
+        }
+        if matches!(reported, Ok(Reported::Written)) {
+            return tries;
+        }
+        assert!(tries.len() < 100 && Context::instant() - begin < Duration::from_hours(1));
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_has_too_much_to_do_is_asked_ever_less_and_then_more_again() {
+    let refusals = Mutex::new(10);
+    let written = takes(&succeeded());
+    let (context, record) = pressed(move |asked| {
+        let mut refusals = refusals.lock().unwrap();
+        if *refusals == 0 {
+            return written(asked);
+        }
+        *refusals -= 1;
+        Answer::RetryAfter(429, 1)
+    });
+    let tried = tries(&context, &record).await;
+    let gaps: Vec<_> = tried.windows(2).map(|pair| pair[1].saturating_sub(pair[0]).as_secs()).collect();
+    // The object's own backoff goes on where the interval of all objects ends.
+    assert_eq!(gaps, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    let mut intervals = Vec::new();
+    for _ in 0..6 {
+        intervals.push(context.pressure.interval().as_secs());
+        tries(&context, &record).await;
+    }
+    assert_eq!(intervals, [16, 8, 4, 2, 1, 1], "the first write that was taken was the first step");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_time_gets_it_from_every_object() {
+    let refused = std::sync::atomic::AtomicBool::new(false);
+    let written = takes(&succeeded());
+    let (context, record) = pressed(move |asked| {
+        let again = refused.swap(true, std::sync::atomic::Ordering::SeqCst);
+        if again { written(asked) } else { Answer::RetryAfter(503, 20) }
+    });
+    report(&context, &sight(&starting()), &succeeded()).await.unwrap_err();
+    // As if another object wanted to write, that had never been refused.
+    context.world.remember("u", |memory| (memory.tried, memory.failed_writes) = (None, 0));
+    let tried = tries(&context, &record).await;
+    assert!(tried.len() == 1 && tried[0].as_secs() == 20, "{tried:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_is_asked_less() {
+    let (context, _) = pressed(|_| Answer::Hangs);
+    report(&context, &sight(&starting()), &succeeded()).await.unwrap_err();
+    assert_eq!(context.pressure.interval(), Duration::from_secs(2));
+}
+
 #[tokio::test]
 async fn all_objects_share_the_bytes_of_a_second() {
     let (mut context, record) = served(takes(&succeeded()));
-    context.status_bytes = Mutex::new(Bucket::new(100, 100, Instant::now()));
+    context.status_bytes = Mutex::new(Bucket::new(100, 100, Context::instant()));
     assert_eq!(put_off(&context, &sight(&starting()), &succeeded()).await, None, "the first overdraws");
-    context.world.remember("u", |memory| memory.written = None);
+    context.world.remember("u", |memory| memory.tried = None);
     let writes = record.all().len();
     let wait = put_off(&context, &sight(&starting()), &succeeded()).await.unwrap();
     // 500 bytes of the object and its status, less 100 that were free, at 100 a second.
@@ -294,7 +428,7 @@ async fn an_object_that_cannot_be_read_is_told_once_per_version() {
         let mut object = object_json(7, &ScriptRunnerStatus::default());
         object["metadata"]["resourceVersion"] = version.into();
         object["spec"]["mode"] = "elevated".into();
-        serde_json::from_value::<DeserializeGuard<ScriptRunner>>(object).unwrap()
+        serde_json::from_str::<Guarded>(&object.to_string()).unwrap()
     };
     let (context, record) = served(|asked| Answer::Says(201, asked.body.clone()));
     for version in ["7", "7", "8"] {

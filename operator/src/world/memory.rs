@@ -12,8 +12,14 @@ pub struct Memory {
     pub latest: Option<Arc<ScriptRunner>>,
     /// The object as the last status write returned it. Nobody else writes the status: whatever the server shows, this is it.
     pub own: Option<Arc<ScriptRunner>>,
-    /// When the status was last written.
-    pub written: Option<Instant>,
+    /// When a write of the status last ended, well or not.
+    pub tried: Option<Instant>,
+    /// Whether the status is to be written once its time has come.
+    pub write_waits: bool,
+    /// Writes of the status that failed since the last one that did not.
+    pub failed_writes: u32,
+    /// How many pods were being created at the same time when the time for creations was up.
+    pub room: usize,
     /// What the API server said when it last refused a child, until one is accepted.
     pub refusal: Option<String>,
     /// Why the run's ConfigMap cannot be made.
@@ -22,6 +28,8 @@ pub struct Memory {
     pub pod_conflicts: BTreeMap<String, PodConflict>,
     /// Newest answers by node, kept beyond what the size limit leaves of them in the status.
     pub known_answers: BTreeMap<String, (Option<i32>, String)>,
+    /// Bytes of the object without its status, and the version that has so many.
+    pub other_bytes: Option<(String, usize)>,
     /// Version of the object that could not be read.
     pub unreadable_version: Option<String>,
     /// Failures in a row.

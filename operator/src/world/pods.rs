@@ -1,14 +1,21 @@
 //! The table of runner pods: what watches and answers said of each, kept beyond its end until the outcome is stored.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use scriptrunner_core::observed::{PodFacts, Presence};
 
-/// Runner pods by UID of their owner and by their own UID.
+/// Runner pods by UID of their owner and by their own UID. Facts are shared with every look that is under way.
 #[derive(Default)]
 pub struct PodTable {
-    by_owner: HashMap<String, BTreeMap<String, PodFacts>>,
-    listed: Option<BTreeSet<String>>,
+    by_owner: HashMap<String, BTreeMap<String, Arc<PodFacts>>>,
+    /// UID of the owner, by UID of the pod.
+    owners: HashMap<String, String>,
+    /// UIDs of the owners, by their namespace and name.
+    namesakes: HashMap<(String, String), BTreeSet<String>>,
+    listed: Option<HashSet<String>>,
 }
 
 impl PodTable {
@@ -17,33 +24,43 @@ impl PodTable {
         if let Some(listed) = &mut self.listed {
             listed.insert(facts.uid.clone());
         }
-        let pods = self.by_owner.entry(facts.owner_uid.clone()).or_default();
-        if let Some(known) = pods.get(&facts.uid) {
+        if let Some(known) = self.known(&facts.owner_uid, &facts.uid) {
             if known.resource_version > facts.resource_version || known.presence == Presence::Gone {
                 return false;
             }
             facts.deleting |= known.deleting;
-            if *known == facts {
+            if **known == facts {
                 return false;
             }
         }
-        pods.insert(facts.uid.clone(), facts);
+        self.insert(facts);
         true
     }
 
     /// Takes in that the watch no longer shows the pod. A pod that was being deleted is gone; another one may only have
     /// lost its labels, so it stays unconfirmed until somebody asks for it by name.
     pub fn remove(&mut self, last: PodFacts) {
-        let pods = self.by_owner.entry(last.owner_uid.clone()).or_default();
         // Whether it was seen ending must come from before: the last event of a forced deletion says so as well.
-        let deleting = pods.get(&last.uid).is_some_and(|known| known.deleting);
+        let deleting = self.known(&last.owner_uid, &last.uid).is_some_and(|known| known.deleting);
         let presence = if last.deleting { Presence::Gone } else { Presence::Unconfirmed };
-        pods.insert(last.uid.clone(), PodFacts { deleting, presence, ..last });
+        self.insert(PodFacts { deleting, presence, ..last });
+    }
+
+    fn known(&self, owner_uid: &str, uid: &str) -> Option<&Arc<PodFacts>> {
+        self.by_owner.get(owner_uid)?.get(uid)
+    }
+
+    fn insert(&mut self, facts: PodFacts) {
+        let name = (facts.namespace.clone(), facts.owner_name.clone());
+        self.namesakes.entry(name).or_default().insert(facts.owner_uid.clone());
+        self.owners.insert(facts.uid.clone(), facts.owner_uid.clone());
+        let pods = self.by_owner.entry(facts.owner_uid.clone()).or_default();
+        pods.insert(facts.uid.clone(), Arc::new(facts));
     }
 
     /// A list of all pods begins.
     pub fn list_begins(&mut self) {
-        self.listed = Some(BTreeSet::new());
+        self.listed = Some(HashSet::new());
     }
 
     /// The list is complete: what it did not show is unconfirmed. Returns the owners of such pods, by namespace and name.
@@ -52,7 +69,7 @@ impl PodTable {
         let mut owners = BTreeSet::new();
         for pod in self.by_owner.values_mut().flat_map(BTreeMap::values_mut) {
             if pod.presence == Presence::Present && !listed.contains(&pod.uid) {
-                pod.presence = Presence::Unconfirmed;
+                Arc::make_mut(pod).presence = Presence::Unconfirmed;
                 owners.insert((pod.namespace.clone(), pod.owner_name.clone()));
             }
         }
@@ -61,29 +78,40 @@ impl PodTable {
 
     /// The API server says that the pod does not exist.
     pub fn confirm_gone(&mut self, owner_uid: &str, uid: &str) {
-        if let Some(pod) = self.by_owner.get_mut(owner_uid).and_then(|pods| pods.get_mut(uid)) {
-            pod.presence = Presence::Gone;
-        }
+        self.change(owner_uid, uid, |pod| pod.presence = Presence::Gone);
     }
 
     /// The operator asked for the pod's deletion, with its grace period.
     pub fn mark_deleting(&mut self, owner_uid: &str, uid: &str) {
+        self.change(owner_uid, uid, |pod| pod.deleting = true);
+    }
+
+    fn change(&mut self, owner_uid: &str, uid: &str, change: impl FnOnce(&mut PodFacts)) {
         if let Some(pod) = self.by_owner.get_mut(owner_uid).and_then(|pods| pods.get_mut(uid)) {
-            pod.deleting = true;
+            change(Arc::make_mut(pod));
         }
     }
 
-    /// All pods of an owner.
-    pub fn of(&self, owner_uid: &str) -> Vec<PodFacts> {
+    /// All pods of an owner, sorted by UID.
+    pub fn of(&self, owner_uid: &str) -> Vec<Arc<PodFacts>> {
         self.by_owner.get(owner_uid).map(|pods| pods.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The pod with this UID.
+    pub fn find(&self, uid: &str) -> Option<Arc<PodFacts>> {
+        self.known(self.owners.get(uid)?, uid).cloned()
     }
 
     /// Nodes on which a pod of another object with this namespace and name still exists.
     pub fn nodes_of_namesakes(&self, uid: &str, namespace: &str, name: &str) -> BTreeSet<String> {
-        self.by_owner
+        let Some(owners) = self.namesakes.get(&(namespace.to_owned(), name.to_owned())) else {
+            return BTreeSet::new();
+        };
+        owners
             .iter()
-            .filter(|(owner, _)| *owner != uid)
-            .flat_map(|(_, pods)| pods.values())
+            .filter(|owner| *owner != uid)
+            .filter_map(|owner| self.by_owner.get(owner))
+            .flat_map(BTreeMap::values)
             .filter(|pod| pod.namespace == namespace && pod.owner_name == name && !pod.has_ended())
             .map(|pod| pod.node.clone())
             .collect()
@@ -96,11 +124,20 @@ impl PodTable {
 
     /// Forgets vanished pods for which `keep` is false.
     pub fn prune(&mut self, owner_uid: &str, keep: impl Fn(&PodFacts) -> bool) {
-        if let Some(pods) = self.by_owner.get_mut(owner_uid) {
-            pods.retain(|_, pod| pod.presence == Presence::Present || keep(pod));
-            if pods.is_empty() {
-                self.by_owner.remove(owner_uid);
+        let Some(pods) = self.by_owner.get_mut(owner_uid) else { return };
+        pods.retain(|uid, pod| {
+            let keep = pod.presence == Presence::Present || keep(pod);
+            if !keep {
+                self.owners.remove(uid);
             }
+            keep
+        });
+        if pods.is_empty() {
+            self.by_owner.remove(owner_uid);
+            self.namesakes.retain(|_, owners| {
+                owners.remove(owner_uid);
+                !owners.is_empty()
+            });
         }
     }
 }

@@ -27,7 +27,7 @@ const TABLE: [(&str, &[(&str, &str)]); 12] = [
         "2: everything was written to the namespace `default`",
         &[
             ("operator/src/report/tests.rs", "a_status_is_written_for_one_version_of_one_object"),
-            ("operator/src/apply/tests.rs", "pods_are_created_in_growing_batches_and_known_at_once"),
+            ("operator/src/apply/tests.rs", "pods_are_created_and_known_at_once"),
             ("testcluster/tests/e2e/samples.rs", "hello_is_answered_by_each_node"),
         ],
     ),

@@ -6,6 +6,8 @@
 mod ancestor;
 mod cluster;
 mod crd;
+mod door;
+mod faults;
 mod flow;
 mod modes;
 mod namespaces;

@@ -58,6 +58,14 @@ fn object(resource: &str, namespace: &str, name: &str) -> Value {
             event
         }
         "leases" => typed("coordination.k8s.io/v1", "Lease"),
+        "secrets" => typed("v1", "Secret"),
+        "services" => {
+            let mut service = typed("v1", "Service");
+            service["spec"] = json!({"ports": [{"port": 443}]});
+            service
+        }
+        "tokenreviews" => json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+            "spec": {"token": "a.b.c", "audiences": ["scriptrunner.io"]}}),
         other => panic!("no object of {other}"),
     }
 }
@@ -70,15 +78,20 @@ fn path(rule: &Rule, namespace: &str) -> String {
         group => format!("apis/{group}/v1"),
     };
     let plural = rule.resource.split('/').next().unwrap();
-    let namespaced = !["nodes", "namespaces", "customresourcedefinitions"].contains(&plural);
+    let namespaced = !["nodes", "namespaces", "customresourcedefinitions", "tokenreviews"].contains(&plural);
     let scope =
         if namespaced && !namespace.is_empty() { format!("namespaces/{namespace}/") } else { String::new() };
     format!("/{version}/{scope}{plural}")
 }
 
-/// Does one thing of the list, as a dry run where it writes. An object called `it` is there.
+/// The object that a rule is tried on.
+fn name(rule: &Rule) -> &'static str {
+    rule.names.first().copied().unwrap_or("it")
+}
+
+/// Does one thing of the list, as a dry run where it writes. The object of that name is there.
 async fn perform(client: &Client, rule: &Rule, verb: &str, namespace: &str) -> kube::Result<()> {
-    let name = rule.names.first().copied().unwrap_or("it");
+    let name = name(rule);
     let (one, all) = (format!("{}/{name}", path(rule, namespace)), path(rule, ""));
     let subresource = rule.resource.split_once('/').map_or_else(String::new, |(_, sub)| format!("/{sub}"));
     match verb {
@@ -94,7 +107,7 @@ async fn perform(client: &Client, rule: &Rule, verb: &str, namespace: &str) -> k
         }
         "update" => {
             let mut found = send(client, Method::GET, &one, JSON, &Value::Null).await?;
-            found["spec"] = json!({"holderIdentity": "me"});
+            found["metadata"]["labels"] = json!({"a": "b"});
             send(client, Method::PUT, &format!("{one}?dryRun=All"), JSON, &found).await.map(drop)
         }
         "patch" => {
@@ -110,12 +123,16 @@ async fn perform(client: &Client, rule: &Rule, verb: &str, namespace: &str) -> k
     }
 }
 
-/// Makes `it`, an object of the rule's resource.
-async fn make(client: &Client, rule: &Rule, namespace: &str) {
-    let object = object(rule.resource, namespace, "it");
-    let answer = send(client, Method::POST, &path(rule, namespace), JSON, &object).await;
-    if let Some((code, _, message)) = refusal(&answer) {
-        assert_eq!(code, 409, "{message}");
+/// Makes the object that the rule is tried on. Gives its path if it was not there.
+async fn make(client: &Client, rule: &Rule, namespace: &str) -> Option<String> {
+    let (path, name) = (path(rule, namespace), name(rule));
+    let answer = send(client, Method::POST, &path, JSON, &object(rule.resource, namespace, name)).await;
+    match refusal(&answer) {
+        None => Some(format!("{path}/{name}")),
+        Some((code, _, message)) => {
+            assert_eq!(code, 409, "{message}");
+            None
+        }
     }
 }
 
@@ -128,8 +145,10 @@ async fn everything_on_the_list_can_be_done() {
         for rule in CLUSTER.iter().filter(|rule| made.contains(&rule.resource)) {
             make(&client, rule, &namespace).await;
         }
+        // In a namespace that is not this test's, so what was not there is removed again.
+        let mut made = Vec::new();
         for rule in OWN_NAMESPACE {
-            make(&client, rule, NAMESPACE).await;
+            made.extend(make(&client, rule, NAMESPACE).await);
         }
         let of = |rules: &'static [Rule], namespace: &str| -> Vec<(&Rule, &str, String)> {
             let things = |rule: &'static Rule| rule.verbs.iter().map(move |verb| (rule, *verb));
@@ -141,8 +160,9 @@ async fn everything_on_the_list_can_be_done() {
             answer.err().map(|error| format!("{verb} {}: {error}", rule.resource))
         }));
         let failed: Vec<_> = answers.await.into_iter().flatten().collect();
-        let lease = path(&OWN_NAMESPACE[0], NAMESPACE) + "/it";
-        send(&client, Method::DELETE, &lease, JSON, &Value::Null).await.unwrap();
+        for path in made {
+            send(&client, Method::DELETE, &path, JSON, &Value::Null).await.unwrap();
+        }
         assert_eq!(failed, Vec::<String>::new());
         Ok::<_, Error>(())
     })
@@ -166,6 +186,16 @@ async fn what_is_not_on_the_list_is_refused() {
             (&get, format!("{core}/secrets/it")),
             (&get, "/api/v1/secrets".to_owned()),
             (&get, format!("{own}/secrets")),
+            (&get, format!("{own}/secrets/it")),
+            (&put, format!("{own}/secrets/it")),
+            (&merge, format!("{own}/secrets/scriptrunner-operator-session")),
+            (&delete, format!("{own}/secrets/scriptrunner-operator-session")),
+            (&post, format!("{core}/secrets")),
+            (&get, format!("{core}/secrets/scriptrunner-operator-session")),
+            (&get, format!("{own}/services")),
+            (&get, format!("{own}/services/it")),
+            (&get, format!("{core}/services/scriptrunner-operator")),
+            (&merge, format!("{own}/services/scriptrunner-operator")),
             (&get, format!("{core}/pods/it/exec?command=id")),
             (&post, format!("{core}/pods/it/exec?command=id")),
             (&get, format!("{core}/pods/it/log")),

@@ -1,11 +1,14 @@
 //! What scripts leave behind: children that hold the streams, daemons, zombies.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::pod::{Ended, Pod, is_alive};
+use crate::{
+    door::Door,
+    pod::{Ended, Pod, is_alive},
+};
 
 #[track_caller]
 fn assert_whole_and_alone(ended: &Ended) {
@@ -73,7 +76,19 @@ fn chain_of_daemons_is_gone_before_the_next_execution() {
 #[test]
 fn script_starts_with_clean_signals_and_none_of_the_runners_descriptors() {
     let script = "grep -E 'Sig(Blk|Ign)' /proc/self/status; for fd in /proc/$$/fd/*; do readlink $fd; done";
-    let ended = Pod::new(script).shell().run();
+    assert_clean_start(&Pod::new(script).shell().run());
+    // With a session the runner has sockets and a thread besides.
+    let door = Door::open();
+    let script = format!("while [ ! -e go ]; do sleep 0.01; done; {script}");
+    let running = Pod::new(script).shell().session(door.address, &door.authority).start();
+    let visit = door.visit();
+    fs::write(running.path("work/go"), "").unwrap();
+    visit.ack(&visit.last_snapshot().record);
+    assert_clean_start(&running.wait());
+}
+
+#[track_caller]
+fn assert_clean_start(ended: &Ended) {
     let lines: Vec<&str> = ended.only().stdout.lines().collect();
     assert_eq!(lines[0], "SigBlk:\t0000000000000000");
     let ignored = u64::from_str_radix(lines[1].trim_start_matches("SigIgn:\t"), 16).unwrap();
@@ -81,9 +96,9 @@ fn script_starts_with_clean_signals_and_none_of_the_runners_descriptors() {
         assert_eq!(ignored >> (signal.as_raw() - 1) & 1, 0, "{signal:?} is ignored");
     }
     // Nothing of the runner's: its two pipes, and the script that sh has open.
-    let inherited: Vec<String> = std::fs::read_dir("/proc/self/fd")
+    let inherited: Vec<String> = fs::read_dir("/proc/self/fd")
         .unwrap()
-        .filter_map(|entry| Some(std::fs::read_link(entry.ok()?.path()).ok()?.display().to_string()))
+        .filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.display().to_string()))
         .collect();
     let own: Vec<_> =
         lines[2..].iter().filter(|target| !inherited.contains(&(**target).to_owned())).collect();
@@ -91,4 +106,55 @@ fn script_starts_with_clean_signals_and_none_of_the_runners_descriptors() {
         own.iter().map(|target| target.split_once(':').map_or("file", |(kind, _)| kind)).collect();
     kinds.sort_unstable();
     assert_eq!(kinds, ["file", "pipe", "pipe"], "{own:?}");
+}
+
+#[test]
+fn thread_of_the_session_takes_no_signal() {
+    let door = Door::open();
+    let running =
+        Pod::new("echo > started; exec sleep 1000").shell().session(door.address, &door.authority).start();
+    let visit = door.visit();
+    running.wait_for_file("started");
+    let pid = running.pid().as_raw_pid();
+    let blocked: Vec<(String, u64)> = fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .map(|task| {
+            let path = task.unwrap().path();
+            let name = fs::read_to_string(path.join("comm")).unwrap().trim().to_owned();
+            let status = fs::read_to_string(path.join("status")).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
+            (name, u64::from_str_radix(mask, 16).unwrap())
+        })
+        .collect();
+    assert_eq!(blocked.len(), 2, "{blocked:?}");
+    for (name, mask) in blocked {
+        for signal in [Signal::INT, Signal::TERM, Signal::CHILD] {
+            assert_eq!(mask >> (signal.as_raw() - 1) & 1 == 1, name == "session", "{name} {signal:?}");
+        }
+    }
+    running.signal(Signal::TERM);
+    visit.ack(&visit.last_snapshot().record);
+    running.wait().assert_end("Stopped", "Interrupted", 6);
+}
+
+#[test]
+fn daemons_are_killed_and_buried_beside_a_session() {
+    let script = "import os, time\n\
+        if os.fork():\n    \
+            while not os.path.exists('pid'):\n        time.sleep(0.01)\n    \
+            print('done')\n    os._exit(0)\n\
+        os.setsid()\n\
+        if os.fork():\n    os._exit(0)\n\
+        open('pid.new', 'w').write(str(os.getpid()))\n\
+        os.rename('pid.new', 'pid')\n\
+        time.sleep(1000)\n";
+    let door = Door::open();
+    let running = Pod::new(script).session(door.address, &door.authority).start();
+    let visit = door.visit();
+    let last = visit.last_snapshot();
+    // Buried too: the runner still lives, so a zombie would show.
+    let children = format!("/proc/{0}/task/{0}/children", running.pid().as_raw_pid());
+    assert_eq!(fs::read_to_string(children).unwrap_or_default(), "");
+    visit.ack(&last.record);
+    assert_whole_and_alone(&running.wait());
 }

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic, its module may too")]
 
 mod children;
+mod client;
 mod deadline;
+mod door;
 mod endings;
 mod environment;
 mod inputs;
@@ -12,4 +14,6 @@ mod output;
 mod pid_one;
 mod pod;
 mod repeat;
+mod sessions;
 mod stop;
+mod warm;

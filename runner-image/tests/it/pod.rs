@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::LazyLock,
@@ -19,8 +20,10 @@ use scriptrunner_api::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::door::{Authority, NAME};
+
 /// Long enough for two busy cores; every wait ends as soon as its condition holds.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The Python itself, not a shim that looks at HOME or the working folder.
@@ -145,6 +148,17 @@ impl Pod {
         self.flag("--remaining", remaining).spec("repeat", repeat)
     }
 
+    /// A pod that may hold sessions with the door, and would wait for it for ever.
+    pub(crate) fn session(self, address: SocketAddr, authority: &Authority) -> Self {
+        let token = self.path("token");
+        fs::write(&token, "a.b.c").unwrap();
+        self.flag("--session-address", address)
+            .flag("--session-name", NAME)
+            .flag("--session-authority", &authority.base64)
+            .flag("--token-file", token.display())
+            .flag("--linger-seconds", 100_000)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -202,6 +216,17 @@ impl Running {
     /// Waits until the published snapshot satisfies the condition.
     pub(crate) fn wait_for_snapshot(&self, what: &str, condition: impl Fn(&Snapshot) -> bool) {
         wait_for(what, || snapshot(self.dir.path()).filter(|snapshot| condition(snapshot)));
+    }
+
+    /// Whether the runner has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.0.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until the runner has logged the words.
+    pub(crate) fn wait_for_log(&self, words: &str) {
+        let path = self.path("stderr");
+        wait_for(words, || fs::read_to_string(&path).unwrap().contains(words).then_some(()));
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -89,7 +89,7 @@ fn endless_repetition_is_handed_over_between_executions() {
         .flag("--first-serial", 5)
         .flag("--handover-seconds", 2);
     let ended = pod.run();
-    ended.assert_end("Running", "HandedOver", 0);
+    ended.assert_end("Running", "NoSession", 0);
     assert!(ended.record.handed_over);
     let last = ended.history.last().unwrap();
     assert_eq!((last.stdout.as_str(), last.exit_code), ("whole\n", Some(4)));
@@ -104,7 +104,7 @@ fn hand_over_does_not_wait_for_the_next_start() {
         .repeat("endless", json!({"periodSeconds": 100_000}))
         .flag("--handover-seconds", 1);
     let ended = pod.run();
-    ended.assert_end("Running", "HandedOver", 0);
+    ended.assert_end("Running", "NoSession", 0);
     assert_eq!(ended.record.executions, 1);
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use k8s_openapi::api::core::v1::Node;
-use kube::Api;
+use kube::{Api, api::ListParams};
 use scriptrunner_testcluster::{Cluster, Condition};
 
 use crate::owned::{Owned, await_ready, run, succeed, up};
@@ -70,6 +70,12 @@ async fn nodes_that_come_later_have_the_images_and_can_go_again() {
     let nodes: Api<Node> = Api::all(cluster.client().await.unwrap());
     assert!(nodes.get_opt("tc-more-node2").await.unwrap().is_none());
     assert!(!cluster.state().folder().node("tc-more-node2").exists());
+
+    succeed(&format!("{wish} 0"));
+    assert!(nodes.list(&ListParams::default()).await.unwrap().items.is_empty());
+    let alone = Cluster::existing("tc-more").unwrap();
+    assert!(alone.node_names().is_empty());
+    assert!(alone.components().unwrap().iter().all(|(_, _, running)| *running), "the control plane stays");
 }
 
 fn images(cluster: &Cluster, node: &str) -> String {

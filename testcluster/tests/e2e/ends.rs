@@ -109,7 +109,9 @@ async fn a_pod_deleted_by_force_leaves_an_open_question() {
         let at_once = DeleteParams::default().grace_period(0);
         stage.api::<Pod>().delete(&pod.name_any(), &at_once).await.unwrap();
         let object = subject.until_failed().await;
-        assert_eq!(state(&object, &node), ("Unknown", "PodDeleted"));
+        // Nobody waits for its end; if its runner was told of it in time, its last words came over its session.
+        let state = state(&object, &node);
+        assert!(matches!(state, ("Unknown" | "Stopped", "PodDeleted")), "{state:?}");
         assert_eq!(entry(&object, &node).executions, 1);
         assert_eq!(journal.pods(), 1, "what may have run is not run again");
     })

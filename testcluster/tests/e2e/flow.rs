@@ -13,8 +13,6 @@ use serde_json::{Value, json};
 
 use crate::{
     answer::{entry, newest, run_number, says, state, status},
-    journal::node_of,
-    operator,
     stage::{PATIENCE, Stage, beside_others},
 };
 
@@ -180,47 +178,6 @@ async fn a_node_name_without_a_node_is_left_out() {
         let object = stage.submit("subject", spec).await.until_complete().await;
         assert_eq!(state(&object, "no.such.node"), ("Skipped", "NodeNotFound"));
         assert_eq!((status(&object).succeeded, status(&object).skipped), (1, 1));
-    })
-    .await;
-}
-
-/// With an operator that hands over soon (its flag --handover-seconds) a second pod is waited for as well.
-#[tokio::test]
-async fn an_endless_repetition_stays_active_and_goes_on_in_the_next_pod() {
-    beside_others("flow::endless", &[], async |stage| {
-        let node = stage.some_node();
-        let journal = stage.journal().await;
-        let spec = json!({"nodeNames": [node], "interpreter": ["bash"], "script": "echo $SCRIPTRUNNER_SERIAL",
-            "repeat": {"periodSeconds": 1}, "historyLimit": 100});
-        let subject = stage.submit("subject", spec).await;
-        let object = subject.until("Running", |object| state(object, &node).0 == "Running").await;
-        assert_eq!(status(&object).active, 1);
-        assert!(says(&object, ConditionType::Progressing, "True", "NodesPending"));
-        let pods = stage.until_pods(1).await;
-        assert_eq!(node_of(&pods[0]), node);
-        if operator::handover_seconds(&stage.client).await > 60 {
-            eprintln!("the operator hands over too late to wait for it; only the first pod was looked at");
-            return;
-        }
-        let object = subject
-            .until("the second pod at work with the first one's answers stored", |object| {
-                let entry = entry(object, &node);
-                entry.attempts == 2
-                    && entry.state == "Running"
-                    && !entry.history.is_empty()
-                    && entry.reason.is_empty()
-            })
-            .await;
-        let known = entry(&object, &node);
-        let serials: Vec<u64> = known.history.iter().map(|execution| execution.serial).collect();
-        let consecutive: Vec<u64> = (serials[0]..=known.serial).collect();
-        assert_eq!(serials, consecutive, "a gap between executions");
-        assert_eq!(known.executions, known.serial);
-        for execution in &known.history {
-            assert_eq!(execution.stdout, format!("{}\n", execution.serial));
-        }
-        assert_eq!(journal.shared_nodes(), Vec::<String>::new());
-        assert!(status(&object).failed == 0 && known.failures == 0);
     })
     .await;
 }

@@ -120,7 +120,7 @@ impl Seen {
 }
 
 /// The node that a pod was made for.
-pub(crate) fn node_of(pod: &Pod) -> String {
+fn node_of(pod: &Pod) -> String {
     let marks = pod.metadata.annotations.as_ref();
     marks.and_then(|marks| marks.get(labels::NODE)).cloned().unwrap_or_default()
 }

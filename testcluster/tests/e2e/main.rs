@@ -13,6 +13,7 @@ mod flow;
 mod hostile;
 mod journal;
 mod limits;
+mod live;
 mod operator;
 mod output;
 mod processes;

@@ -74,8 +74,17 @@ fn every_sample_has_its_test() {
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
-    let tested =
-        ["bash", "failing", "hello", "host-file-system", "node-selector", "pip", "privileged", "repeat"];
+    let tested = [
+        "bash",
+        "failing",
+        "hello",
+        "host-file-system",
+        "node-selector",
+        "pip",
+        "privileged",
+        "repeat",
+        "watch",
+    ];
     assert_eq!(found, tested.map(str::to_owned).into());
 }
 
@@ -280,6 +289,29 @@ async fn failing_tells_exit_code_and_last_words() {
         }
         assert_eq!((status.output_group_count, status.output_groups[0].exit_code), (1, Some(3)));
         failing.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn watch_is_answered_while_it_runs() {
+    in_given_namespace("default", async |stage| {
+        let watch = apply(&stage.client, "watch.yaml", |_| {}).await;
+        let object = watch
+            .until("an answer of each node, and all connected", |object| {
+                let Some(status) = &object.status else { return false };
+                status.connected == 3 && status.nodes.values().all(|entry| entry.exit_code.is_some())
+            })
+            .await;
+        assert_eq!((status(&object).active, status(&object).progress.as_str()), (3, "0/3"));
+        for node in stage.cluster.node_names() {
+            assert!(
+                newest(&object, &node).stdout.starts_with("memory free: "),
+                "{:?}",
+                entry(&object, &node)
+            );
+        }
+        watch.delete().await;
     })
     .await;
 }

@@ -1,6 +1,9 @@
 //! A cluster made of plain data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::{
     api::core::v1::Pod,
@@ -9,12 +12,17 @@ use k8s_openapi::{
 use scriptrunner_api::{
     labels::PROTOCOL,
     snapshot::{Record, Snapshot},
-    v1alpha1::{Execution, ScriptRunnerStatus},
+    v1alpha1::{Execution, ScriptRunner, ScriptRunnerStatus},
 };
 
+use super::runner::ToyRunner;
 use crate::{
-    observed::{ConfigMapFacts, ContainerFacts, NodeFacts, ObjectFacts, Observed, PodFacts, Presence},
-    plan::{Action, Plan, plan},
+    names::short_id,
+    observed::{
+        ConfigMapFacts, ContainerFacts, NodeFacts, ObjectFacts, Observed, PodFacts, Presence, SessionFacts,
+        StoredStatus,
+    },
+    plan::{Action, Plan, Taken, plan},
     pod::PodSettings,
     validate::validate,
 };
@@ -27,6 +35,8 @@ pub(super) struct Toy {
     /// Performs only so many actions of the next plan and loses its status.
     pub(super) crash_after: Option<usize>,
     pub(super) pods_made: Vec<Pod>,
+    /// What the last written or unchanged status acknowledged.
+    pub(super) taken: Vec<Taken>,
 }
 
 impl Toy {
@@ -43,7 +53,7 @@ impl Toy {
                     spec: serde_saphyr::from_str(spec).unwrap(),
                 },
                 previous: None,
-                nodes: BTreeMap::default(),
+                nodes: Arc::default(),
                 pods: Vec::new(),
                 occupied_nodes: BTreeSet::default(),
                 config_maps: Vec::new(),
@@ -52,12 +62,14 @@ impl Toy {
                 refusal: None,
                 config_map_conflict: None,
                 pod_conflicts: BTreeMap::default(),
+                sessions: BTreeMap::new(),
             },
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             created: 0,
             writes: 0,
             crash_after: None,
             pods_made: Vec::new(),
+            taken: Vec::new(),
         };
         (1..=nodes).for_each(|number| toy.add_node(&format!("n{number}")));
         toy
@@ -67,13 +79,24 @@ impl Toy {
         let facts = NodeFacts {
             name: name.into(),
             uid: format!("uid-of-{name}"),
+            id: short_id(&format!("uid-of-{name}")),
             labels: BTreeMap::default(),
             taints: Vec::new(),
             ready: true,
             ready_since: None,
             os: "linux".into(),
         };
-        self.observed.nodes.insert(name.into(), facts);
+        Arc::make_mut(&mut self.observed.nodes).insert(name.into(), facts);
+    }
+
+    /// Makes the node again under the same name.
+    pub(super) fn replace_node(&mut self, name: &str, uid: &str) {
+        let node = self.node(name);
+        (node.uid, node.id) = (uid.into(), short_id(uid));
+    }
+
+    pub(super) fn node(&mut self, name: &str) -> &mut NodeFacts {
+        Arc::make_mut(&mut self.observed.nodes).get_mut(name).expect("the node should be there")
     }
 
     pub(super) fn edit(&mut self, spec: &str) {
@@ -87,6 +110,12 @@ impl Toy {
 
     pub(super) fn status(&self) -> &ScriptRunnerStatus {
         self.observed.previous.as_ref().expect("a status should be stored")
+    }
+
+    pub(super) fn store(&mut self, status: ScriptRunnerStatus) {
+        let mut object = ScriptRunner::new("sr", self.observed.object.spec.clone());
+        object.status = Some(status);
+        self.observed.previous = StoredStatus::of(&Arc::new(object));
     }
 
     pub(super) fn states(&self) -> Vec<String> {
@@ -106,20 +135,56 @@ impl Toy {
         self.observed
             .pods
             .iter_mut()
+            .map(Arc::make_mut)
             .filter(|pod| pod.node == node)
             .max_by_key(|pod| (pod.run, pod.attempt))
             .expect("the node should have a pod")
     }
 
-    pub(super) fn first_serial(&self, node: &str) -> u64 {
+    /// Arguments of the newest pod that was made for a node.
+    fn args(&self, node: &str) -> Vec<String> {
         let made = self
             .pods_made
             .iter()
             .rev()
             .find(|pod| pod.metadata.annotations.as_ref().unwrap()["scriptrunner.io/node"] == node)
             .unwrap();
-        let args = made.spec.as_ref().unwrap().containers[0].args.clone().unwrap();
+        made.spec.as_ref().unwrap().containers[0].args.clone().unwrap()
+    }
+
+    pub(super) fn first_serial(&self, node: &str) -> u64 {
+        let args = self.args(node);
         args[args.iter().position(|arg| arg == "--first-serial").unwrap() + 1].parse().unwrap()
+    }
+
+    /// The runner of the newest pod of a node.
+    pub(super) fn runner(&self, node: &str) -> ToyRunner {
+        ToyRunner::new("boot", &self.args(node))
+    }
+
+    /// The session of the newest pod of a node brings this.
+    pub(super) fn hear(&mut self, node: &str, runner: &ToyRunner) {
+        let uid = self.pod(node).uid.clone();
+        self.hear_pod(uid, runner);
+    }
+
+    pub(super) fn hear_pod(&mut self, uid: String, runner: &ToyRunner) {
+        let session = SessionFacts { connected: true, snapshot: Some(runner.snapshot().into()) };
+        self.observed.sessions.insert(uid, session);
+    }
+
+    /// The container of the newest pod of a node ends.
+    pub(super) fn terminate(&mut self, node: &str, exit_code: i32, reason: &str, message: &str) {
+        let pod = self.pod(node);
+        if pod.deleting {
+            pod.presence = Presence::Gone;
+        }
+        pod.container = ContainerFacts::Terminated {
+            exit_code,
+            reason: reason.into(),
+            message: message.into(),
+            finished: None,
+        };
     }
 
     pub(super) fn start(&mut self, node: &str) {
@@ -127,7 +192,13 @@ impl Toy {
     }
 
     pub(super) fn start_all(&mut self) {
-        for pod in self.observed.pods.iter_mut().filter(|pod| pod.container == ContainerFacts::Absent) {
+        for pod in self
+            .observed
+            .pods
+            .iter_mut()
+            .map(Arc::make_mut)
+            .filter(|pod| pod.container == ContainerFacts::Absent)
+        {
             pod.container = ContainerFacts::Running;
         }
     }
@@ -147,6 +218,7 @@ impl Toy {
         self.observed
             .pods
             .iter_mut()
+            .map(Arc::make_mut)
             .filter(|pod| !pod.has_ended())
             .take(count)
             .for_each(|pod| end(pod, record, &made));
@@ -174,12 +246,13 @@ impl Toy {
         if limit.is_some() {
             return true;
         }
-        let Plan { status, answers, .. } = plan(&valid, &self.observed, &settings(), self.now);
+        let Plan { status, answers, taken, .. } = plan(&valid, &self.observed, &settings(), self.now);
         self.observed.known_answers = answers;
+        self.taken = taken;
         if let Some(status) = status
-            && self.observed.previous.as_ref() != Some(&status)
+            && self.observed.previous.as_deref() != Some(&status)
         {
-            self.observed.previous = Some(status);
+            self.store(status);
             self.writes += 1;
             changed = true;
         }
@@ -211,11 +284,13 @@ impl Toy {
                 made.metadata.resource_version = Some("1".into());
                 made.metadata.creation_timestamp =
                     Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now));
-                self.observed.pods.push(PodFacts::of(&made).expect("our own pod should carry our marks"));
+                let facts = PodFacts::of(&made).expect("our own pod should carry our marks");
+                self.observed.pods.push(Arc::new(facts));
                 self.pods_made.push(made);
             }
             Action::DeletePod { uid, .. } => {
-                let pod = self.observed.pods.iter_mut().find(|pod| pod.uid == uid).unwrap();
+                let pod =
+                    self.observed.pods.iter_mut().map(Arc::make_mut).find(|pod| pod.uid == uid).unwrap();
                 pod.deleting = true;
                 if pod.has_ended() {
                     pod.presence = Presence::Gone;
@@ -266,7 +341,7 @@ fn record(state: &str, reason: &str, executions: u64, code: i32, stdout: &str) -
         executions,
         failures,
         serial: 0,
-        handed_over: reason == "HandedOver",
+        handed_over: reason == "NoSession",
         exit_code: Some(code),
         signal: None,
     };
@@ -292,14 +367,17 @@ pub(super) fn stopped(stdout: &str) -> String {
 }
 
 pub(super) fn handed_over(executions: u64) -> String {
-    record("Running", "HandedOver", executions, 0, "tick")
+    record("Running", "NoSession", executions, 0, "tick")
 }
 
-fn settings() -> PodSettings {
+pub(super) fn settings() -> PodSettings {
     PodSettings {
         runner_image: "runner".into(),
         default_memory: Some("256Mi".into()),
         default_ephemeral_storage: None,
         handover_seconds: 600,
+        linger_seconds: 30,
+        token_lifetime_seconds: 3600,
+        session: None,
     }
 }

@@ -48,6 +48,11 @@ impl Step {
         Self::Reasons,
         Self::Groups,
     ];
+
+    /// Whether it takes the newest executions as well.
+    pub(super) fn cuts_histories(self) -> bool {
+        matches!(self, Self::SuccessHistories | Self::FailureHistories)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

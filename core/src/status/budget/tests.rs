@@ -93,7 +93,7 @@ mod examples {
     fn status_that_fits_stays() {
         let stored = status([("a".into(), node(NodeState::Succeeded, vec![execution(1, 0, "x", "")]))]);
         let mut fitted = stored.clone();
-        assert_eq!(fit(&mut fitted, others(measured(&stored))), Fitted { dropped: vec![], fits: true });
+        assert_eq!(fit(&mut fitted, others(measured(&stored))), Fitted { fits: true, ..Fitted::default() });
         assert_eq!(fitted, stored);
         assert!(fit(&mut fitted, others(measured(&stored) - 1)).fits);
         assert_eq!(
@@ -332,11 +332,15 @@ proptest! {
     fn fitted_status_fits_and_keeps_its_floor(all in any_status(), place in any::<Index>()) {
         let room = room(&all, place);
         let mut fitted = all.clone();
-        let Fitted { dropped, fits } = fit(&mut fitted, others(room));
+        let Fitted { dropped, fits, answers } = fit(&mut fitted, others(room));
         prop_assert_eq!(fits, measured(&bare(&all)) <= room);
         prop_assert_eq!(fits, measured(&fitted) <= room);
         prop_assert!(!fits || stored_bytes(&fitted) + others(room) <= MAX_OBJECT_BYTES);
         prop_assert_eq!(bare(&fitted).nodes, bare(&all).nodes);
+        for (name, node) in &fitted.nodes {
+            let lost = answer_to_keep(&all.nodes[name]).filter(|_| node.history.is_empty());
+            prop_assert_eq!(answers.get(name), lost.as_ref());
+        }
         prop_assert!(dropped.iter().all(|name| is_droppable(&all.nodes[name]) && !fitted.nodes.contains_key(name)));
         prop_assert_eq!(dropped.len() + fitted.nodes.len(), all.nodes.len());
         let mut again = fitted.clone();

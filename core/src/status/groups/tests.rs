@@ -57,6 +57,11 @@ fn without_histories(mut nodes: BTreeMap<String, NodeStatus>) -> BTreeMap<String
     nodes
 }
 
+/// What cutting all histories costs.
+fn cut() -> Answers {
+    fleet().iter().filter_map(|(name, node)| Some((name.clone(), answer_to_keep(node)?))).collect()
+}
+
 #[test]
 fn outliers_stand_below_the_large_group() {
     let (found, count) = groups(&fleet(), &Answers::new(), &[]);
@@ -103,11 +108,9 @@ fn only_the_largest_are_listed_and_all_are_counted() {
 #[test]
 fn cut_histories_change_no_group() {
     let before = groups(&fleet(), &Answers::new(), &[]);
-    let mut known = Answers::new();
-    remember(&mut known, &fleet());
-    let mut after_cut = known.clone();
-    remember(&mut after_cut, &without_histories(fleet()));
-    assert_eq!(known, after_cut);
+    let known = remember(&Answers::new(), cut(), &without_histories(fleet()));
+    assert_eq!(remember(&known, Answers::new(), &without_histories(fleet())), known);
+    assert!(remember(&known, Answers::new(), &fleet()).is_empty(), "what is stored needs no memory");
     assert_eq!(groups(&without_histories(fleet()), &known, &before.0), before);
     // After a restart nothing is remembered.
     let one_cut = fleet().into_iter().map(|(name, mut node)| {
@@ -121,14 +124,13 @@ fn cut_histories_change_no_group() {
 
 #[test]
 fn memory_ends_with_the_run_and_with_the_node() {
-    let mut known = Answers::new();
-    remember(&mut known, &fleet());
+    let known = remember(&Answers::new(), cut(), &without_histories(fleet()));
     let mut nodes = without_histories(fleet());
     nodes.remove("worker01");
     let next_run = nodes.get_mut("worker02").unwrap();
     (next_run.run, next_run.serial, next_run.exit_code) = (2, 0, None);
     nodes.get_mut("worker03").unwrap().exit_code = Some(9);
-    remember(&mut known, &nodes);
+    let known = remember(&known, Answers::new(), &nodes);
     assert_eq!(known.keys().next().unwrap(), "worker04");
     assert_eq!(groups(&nodes, &known, &[]), (vec![], 99), "the new answer of worker03 is not known");
 }

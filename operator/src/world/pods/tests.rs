@@ -8,13 +8,16 @@ fn pod(uid: &str, resource_version: u64) -> PodFacts {
         namespace: "ns".into(),
         name: format!("srn-{uid}"),
         uid: uid.into(),
+        id: String::new(),
         resource_version,
         owner_uid: "owner".into(),
         owner_name: "sr".into(),
         node: "n1".into(),
         node_uid: "node-uid".into(),
+        node_id: String::new(),
         run: 1,
         attempt: 1,
+        failures_before: 0,
         created: None,
         presence: Presence::Present,
         deleting: false,
@@ -75,6 +78,46 @@ fn namesakes_hold_their_nodes_until_they_end() {
     table.put(pod("a", 5));
     assert_eq!(table.nodes_of_namesakes("new-owner", "ns", "sr"), BTreeSet::from(["n1".to_owned()]));
     assert!(table.nodes_of_namesakes("owner", "ns", "sr").is_empty());
+    assert!(table.nodes_of_namesakes("new-owner", "ns", "another").is_empty());
+    assert!(table.nodes_of_namesakes("new-owner", "another", "sr").is_empty());
     table.put(PodFacts { phase: "Succeeded".into(), ..pod("a", 6) });
     assert!(table.nodes_of_namesakes("new-owner", "ns", "sr").is_empty());
+}
+
+#[test]
+fn a_pod_is_found_by_its_uid_until_it_is_forgotten() {
+    let mut table = PodTable::default();
+    table.put(pod("a", 5));
+    table.put(PodFacts { owner_uid: "another".into(), ..pod("b", 5) });
+    let owner = |table: &PodTable, uid: &str| table.find(uid).map(|pod| pod.owner_uid.clone());
+    assert_eq!(owner(&table, "a").as_deref(), Some("owner"));
+    assert_eq!(owner(&table, "b").as_deref(), Some("another"));
+    assert_eq!(owner(&table, "c"), None);
+    table.prune("owner", |_| false);
+    assert_eq!(owner(&table, "a").as_deref(), Some("owner"), "a pod that is there is kept");
+    table.confirm_gone("owner", "a");
+    table.prune("owner", |_| false);
+    assert_eq!(owner(&table, "a"), None);
+}
+
+#[test]
+fn nothing_is_kept_of_an_owner_without_pods() {
+    let mut table = PodTable::default();
+    for number in 0..10 {
+        let owner = format!("owner{number}");
+        let uid = number.to_string();
+        table.put(PodFacts { owner_uid: owner.clone(), ..pod(&uid, 5) });
+        table.confirm_gone(&owner, &uid);
+        table.prune(&owner, |_| false);
+    }
+    assert_eq!((table.by_owner.len(), table.owners.len(), table.namesakes.len()), (0, 0, 0));
+}
+
+#[test]
+fn a_look_under_way_keeps_what_it_saw() {
+    let mut table = PodTable::default();
+    table.put(pod("a", 5));
+    let seen = table.of("owner").remove(0);
+    table.mark_deleting("owner", "a");
+    assert_eq!((seen.deleting, table.of("owner")[0].deleting), (false, true));
 }

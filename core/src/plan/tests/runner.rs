@@ -1,0 +1,108 @@
+//! A runner made of plain data: it executes, counts, and says where it stands.
+
+use scriptrunner_api::{
+    labels::PROTOCOL,
+    snapshot::{Record, Snapshot},
+    v1alpha1::Execution,
+};
+
+/// Executions that a runner keeps.
+pub(super) const KEPT: usize = 5;
+
+#[derive(Clone, Debug)]
+pub(super) struct ToyRunner {
+    pub(super) record: Record,
+    pub(super) history: Vec<Execution>,
+    first_serial: u64,
+}
+
+impl ToyRunner {
+    /// The runner of a pod with these arguments.
+    pub(super) fn new(boot: &str, args: &[String]) -> Self {
+        let arg = |name: &str| args[args.iter().position(|arg| arg == name).unwrap() + 1].as_str();
+        let record = Record {
+            protocol: PROTOCOL,
+            boot: boot.into(),
+            run: arg("--run").parse().unwrap(),
+            attempt: arg("--attempt").parse().unwrap(),
+            seq: 1,
+            state: "Running".into(),
+            reason: String::new(),
+            message: String::new(),
+            executions: 0,
+            failures: 0,
+            serial: 0,
+            handed_over: false,
+            exit_code: None,
+            signal: None,
+        };
+        Self { record, history: Vec::new(), first_serial: arg("--first-serial").parse().unwrap() }
+    }
+
+    pub(super) fn is_executing(&self) -> bool {
+        self.record.executions > 0
+            && self.history.last().is_none_or(|newest| newest.serial < self.record.serial)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.record.state != "Running" || self.record.handed_over
+    }
+
+    pub(super) fn begin(&mut self) {
+        assert!(!self.is_executing() && !self.is_done());
+        self.record.serial = self.first_serial + self.record.executions;
+        self.record.executions += 1;
+        (self.record.exit_code, self.record.signal) = (None, None);
+        self.record.seq += 1;
+    }
+
+    /// Ends the execution, with a signal if the code is negative.
+    pub(super) fn finish(&mut self, code: i32) {
+        assert!(self.is_executing());
+        let (exit_code, signal) = if code < 0 { (None, Some(-code)) } else { (Some(code), None) };
+        let Record { run, attempt, serial, .. } = self.record;
+        self.history.push(Execution {
+            run,
+            attempt,
+            serial,
+            exit_code,
+            signal,
+            reason: if code == 0 { String::new() } else { "ScriptFailed".into() },
+            // Several of these are more than a termination message holds.
+            stdout: format!("said by {run}/{attempt}/{serial}\n").repeat(80),
+            digest: format!("{serial:016x}"),
+            ..Execution::default()
+        });
+        (self.record.exit_code, self.record.signal) = (exit_code, signal);
+        self.record.failures += u64::from(code != 0);
+        self.record.seq += 1;
+        let old = self.history.len().saturating_sub(KEPT);
+        self.history.drain(..old);
+    }
+
+    pub(super) fn end(&mut self, state: &str, reason: &str) {
+        self.record.state = state.into();
+        self.record.reason = reason.into();
+        self.record.handed_over = reason == "NoSession";
+        self.record.seq += 1;
+    }
+
+    /// Everything was executed.
+    pub(super) fn complete(&mut self) {
+        if self.record.failures == 0 { self.end("Succeeded", "") } else { self.end("Failed", "ScriptFailed") }
+    }
+
+    pub(super) fn execute(&mut self, code: i32) {
+        self.begin();
+        self.finish(code);
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot { record: self.record.clone(), history: self.history.clone() }
+    }
+
+    /// The termination message.
+    pub(super) fn message(&self) -> String {
+        self.snapshot().encode(4096)
+    }
+}
