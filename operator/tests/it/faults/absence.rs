@@ -48,11 +48,7 @@ async fn a_run_without_an_operator_loses_nothing() {
         until_ended(&subject, scene.cluster.node_names().len()).await;
         assert_eq!(scene.api.records().len(), before, "there was no operator");
         let mut operator = scene.start().await;
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, REPEATS);
-        witness.assert_nothing_wrong();
+        subject.until_told_exactly(&witness, REPEATS).await;
         subject.delete().await;
         assert!(operator.terminate().await.success());
     })

@@ -39,10 +39,7 @@ async fn try_status_writes(scene: &Scene, trials: Vec<(&'static str, Fault)>) {
         subjects.push((Subject::create(scene, name, REPEATS).await, injection));
     }
     for (subject, injection) in &subjects {
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, REPEATS);
+        subject.until_told_exactly(&witness, REPEATS).await;
         assert!(injection.hits() > 0, "{:?}", subject.name);
     }
     witness.assert_nothing_wrong();
@@ -89,10 +86,7 @@ async fn run_without_answers(scene: &Scene, witness: &Witness, name: &str, fault
         .map(|what| (what, scene.api.inject(every_other(what, scene.writes()), Turn::every(), fault.clone())))
         .collect();
     let subject = Subject::create(scene, name, REPEATS).await;
-    let object = subject.until_over().await;
-    subject.until_no_pods().await;
-    witness.until_rest(name).await;
-    subject.assert_exact(&object, REPEATS);
+    subject.until_told_exactly(witness, REPEATS).await;
     let hits: BTreeMap<_, _> = injections.into_iter().map(|(what, it)| (what, it.lift())).collect();
     assert!(hits.values().all(|hits| *hits > 0), "{hits:?}");
     let pods = witness.pods_per_node(name);
@@ -129,11 +123,7 @@ async fn events_that_come_late_or_in_a_new_watch_change_nothing() {
         let cut = ["pods", "configmaps", "nodes", "scriptrunners"].map(|it| scene.api.cut_watches(it));
         assert_eq!(cut, [1; 4]);
         drop(held);
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, REPEATS);
-        witness.assert_nothing_wrong();
+        subject.until_told_exactly(&witness, REPEATS).await;
         subject.delete().await;
         drop(operator);
     })

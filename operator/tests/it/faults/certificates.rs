@@ -53,11 +53,7 @@ async fn a_certificate_that_is_replaced_in_the_middle_of_a_run_costs_nothing() {
         let told = subject.until_live(1).await.status.unwrap().nodes.values().map(|it| it.executions).max();
         reconnect(scene).await;
         subject.until_live(told.unwrap() + 3).await;
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, REPEATS);
-        witness.assert_nothing_wrong();
+        subject.until_told_exactly(&witness, REPEATS).await;
         subject.delete().await;
         drop(operator);
     })
@@ -81,11 +77,7 @@ async fn an_authority_that_is_replaced_in_the_middle_of_a_run_costs_nothing() {
         reconnect(scene).await;
         subject.until_live(told.unwrap() + 3).await;
         subject.until_ledgers(REPEATS, Duration::from_mins(3)).await;
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, REPEATS);
-        witness.assert_nothing_wrong();
+        subject.until_told_exactly(&witness, REPEATS).await;
         subject.delete().await;
         drop(operator);
     })
@@ -108,11 +100,7 @@ async fn tokens_that_end_in_the_middle_of_a_run_cost_nothing() {
         subject.until_live(LIFETIME_SECONDS + 20).await;
         assert!(scene.sessions.opened() >= opened + nodes, "sessions should end with their tokens");
         subject.until_ledgers(REPEATS, patience).await;
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, REPEATS);
-        witness.assert_nothing_wrong();
+        subject.until_told_exactly(&witness, REPEATS).await;
         subject.delete().await;
         drop(operator);
     })

@@ -55,10 +55,7 @@ async fn a_leader_that_wakes_too_late_writes_nothing() {
         let log = first.log_tail(200);
         assert!(log.contains("does not hold the lease"), "it should have tried to write:\n{log}");
 
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, REPEATS);
+        subject.until_told_exactly(&witness, REPEATS).await;
         let pods = witness.pods_per_node(&subject.name);
         assert!(pods.values().all(|pods| *pods == 1), "one pod per node: {pods:?}");
         witness.assert_nothing_wrong();
@@ -87,11 +84,7 @@ async fn a_leader_that_cannot_renew_ends_while_its_lease_is_still_its_own() {
         let renewed = renewals.next_back().expect("the lease should have been renewed once").at;
         assert!(end - renewed < LEASE, "{:?} after the last renewal", end - renewed);
         let operator = scene.start().await;
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, 2 * LEASE.as_secs());
-        witness.assert_nothing_wrong();
+        subject.until_told_exactly(&witness, 2 * LEASE.as_secs()).await;
         subject.delete().await;
         drop(operator);
     })

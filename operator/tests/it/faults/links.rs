@@ -23,11 +23,7 @@ async fn run_without_sessions(scene: &Scene, link: Link) {
     // How long a runner waits at its end for an acknowledgement that never comes.
     let operator = scene.start_with(&scene.flags().with("linger-seconds", 3)).await;
     let subject = Subject::create(scene, "subject", REPEATS).await;
-    let object = subject.until_over().await;
-    subject.until_no_pods().await;
-    witness.until_rest(&subject.name).await;
-    subject.assert_exact(&object, REPEATS);
-    witness.assert_nothing_wrong();
+    subject.until_told_exactly(&witness, REPEATS).await;
     assert_eq!(scene.sessions.opened(), 0, "no runner reached the operator");
     let struck = if link == Link::Cut { scene.sessions.broken() } else { scene.sessions.stalled() };
     assert!(struck >= scene.cluster.node_names().len() as u64, "{struck} connections met the fault");
@@ -65,11 +61,7 @@ async fn results_are_live_again_after_a_way_that_was_cut_and_stalled() {
         scene.sessions.set(Link::Open);
         assert!(scene.sessions.stalled() >= nodes);
         subject.until_live(13).await;
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, REPEATS);
-        witness.assert_nothing_wrong();
+        subject.until_told_exactly(&witness, REPEATS).await;
         subject.delete().await;
         drop(operator);
     })
@@ -128,11 +120,7 @@ async fn a_runner_on_a_half_open_connection_makes_another_one() {
         subject.until_live(101).await;
         assert!(scene.sessions.opened() >= opened + nodes, "new connections were made");
         subject.until_ledgers(REPEATS, patience).await;
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, REPEATS);
-        witness.assert_nothing_wrong();
+        subject.until_told_exactly(&witness, REPEATS).await;
         subject.delete().await;
         drop(operator);
     })
@@ -163,11 +151,7 @@ async fn frames_that_come_twice_or_never_change_nothing() {
         // What was sent and not acknowledged is sent once more over other connections.
         scene.sessions.set(Link::Cut);
         scene.sessions.set(Link::Open);
-        let object = subject.until_over().await;
-        subject.until_no_pods().await;
-        witness.until_rest(&subject.name).await;
-        subject.assert_exact(&object, REPEATS);
-        witness.assert_nothing_wrong();
+        subject.until_told_exactly(&witness, REPEATS).await;
         let nodes = scene.cluster.node_names().len() as u64;
         assert!(twice.lift() >= nodes && never.lift() >= nodes);
         subject.delete().await;

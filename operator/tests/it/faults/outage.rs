@@ -45,11 +45,7 @@ async fn run_through_an_outage(scene: &Scene, components: &[&str], executions_me
     let unanswered = scene.api.records().split_off(asked).iter().filter(|it| it.answer.is_none()).count();
     assert!(unanswered > 0, "the operator should have noticed");
     let operator = bring_back(scene, operator).await;
-    let object = subject.until_over().await;
-    subject.until_no_pods().await;
-    witness.until_rest(&subject.name).await;
-    subject.assert_exact(&object, REPEATS);
-    witness.assert_nothing_wrong();
+    subject.until_told_exactly(&witness, REPEATS).await;
     subject.delete().await;
     drop(operator);
 }

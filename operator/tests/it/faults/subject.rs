@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::{
     ledger::{self, Ledger},
     scene::{PATIENCE, Scene},
+    witness::Witness,
 };
 
 /// How many executions per node are kept.
@@ -88,6 +89,16 @@ impl<'a> Subject<'a> {
     /// Waits until the first run is over, whatever came of it.
     pub(crate) async fn until_over(&self) -> ScriptRunner {
         self.until_run_over(1).await
+    }
+
+    /// The run ends, everything comes to rest, the status tells each of the `count` executions of every node exactly once,
+    /// and no version of it that anybody saw was wrong.
+    pub(crate) async fn until_told_exactly(&self, witness: &Witness, count: u64) {
+        let object = self.until_over().await;
+        self.until_no_pods().await;
+        witness.until_rest(&self.name).await;
+        self.assert_exact(&object, count);
+        witness.assert_nothing_wrong();
     }
 
     /// Waits until run `number` is over, whatever came of it.
