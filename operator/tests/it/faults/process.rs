@@ -50,7 +50,7 @@ pub(crate) struct Operator {
 impl Operator {
     /// Starts an operator that knows the API server from `kubeconfig` only and writes its log after what `log` has.
     pub(crate) fn start(flags: &Flags, kubeconfig: &Path, log: &Path) -> Self {
-        let health = free_address(Ipv4Addr::LOCALHOST);
+        let health = free_address(OWN_ADDRESS);
         let output = File::options().create(true).append(true).open(log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_scriptrunner-operator"))
             .arg("run")
@@ -140,6 +140,9 @@ impl Operator {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 }
+
+/// A loopback address that no connection of this machine comes from: so none takes the port while no operator has it.
+pub(crate) const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
 
 /// An address of this machine with a port that nobody listens on.
 pub(crate) fn free_address(ip: Ipv4Addr) -> SocketAddr {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     panic::{AssertUnwindSafe, resume_unwind},
     path::PathBuf,
     time::Duration,
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use super::process::{Flags, Operator, free_address};
+use super::process::{Flags, OWN_ADDRESS, Operator, free_address};
 use crate::cluster::{admin, cluster, grant};
 
 /// How long a test waits for anything: two cores carry three nodes.
@@ -73,7 +73,7 @@ impl Scene {
     async fn set(client: Client, namespace: String) -> Self {
         let cluster = cluster();
         give_rights(&client, &namespace).await;
-        let door = free_address(Ipv4Addr::LOCALHOST);
+        let door = free_address(OWN_ADDRESS);
         let api = ApiProxy::start(as_operator(&cluster).await).await.unwrap();
         let sessions = SessionProxy::start(cluster.gateway().into(), door).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
