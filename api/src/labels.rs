@@ -14,6 +14,9 @@ pub const NODE_UID: &str = "scriptrunner.io/node-uid";
 pub const NAME: &str = "scriptrunner.io/name";
 /// Annotation of a pod: name of the Node it was made for (may be longer than a label value).
 pub const NODE: &str = "scriptrunner.io/node";
+/// Annotation of a pod whose runner stays for further runs: digest of all that the pod was made of, but for what an order
+/// over the session brings.
+pub const SHAPE: &str = "scriptrunner.io/shape";
 /// Annotation of the CRD: number of the status schema, see [`crate::SCHEMA`].
 pub const SCHEMA: &str = "scriptrunner.io/schema";
 /// Label of a namespace that admits privileged runs; its only meaning-bearing value is [`PRIVILEGED_ALLOWED`].

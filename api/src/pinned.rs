@@ -95,6 +95,12 @@ impl PinnedSpec {
         format!("{HASH_ALGORITHM}:{}", sha256_hex(self.canonical_json().as_bytes()))
     }
 
+    /// What a runner cannot take over from one run to the next: all but script and args.
+    #[must_use]
+    pub fn without_script(&self) -> Self {
+        Self { script_sha256: String::new(), args: Vec::new(), ..self.clone() }
+    }
+
     /// Executions that the run makes on each node; none is endless.
     pub fn executions(&self) -> Option<u64> {
         match &self.repeat {

@@ -92,6 +92,8 @@ reasons! {
         NodeRestarted,
         /// The pod was lost before its runner started; the next one replaces it.
         Replaced,
+        /// The runner that was to go on with the run in its pod was not connected; a new pod replaces it.
+        NotConnected,
         /// A pod with the same name is not ours.
         NameConflict,
         /// The node's entry was lost from the status.

@@ -156,6 +156,7 @@ fn settings() -> PodSettings {
         handover_seconds: 600,
         linger_seconds: 30,
         token_lifetime_seconds: 3600,
+        reconnect_seconds: 10,
         session: Some(SessionSettings {
             address: "127.0.0.1:40000".to_owned(),
             name: "scriptrunner-operator.scriptrunner-system.svc".to_owned(),
@@ -175,6 +176,7 @@ fn target(node: &FakeNode) -> Target {
         failures_before: 0,
         remaining: Some(1),
         by_scheduler: false,
+        shape: None,
     }
 }
 

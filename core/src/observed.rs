@@ -47,6 +47,8 @@ pub struct Observed {
     pub pod_conflicts: BTreeMap<String, PodConflict>,
     /// What sessions brought, by UID of the pod.
     pub sessions: BTreeMap<String, SessionFacts>,
+    /// Since when sessions are observed: of one that is not known nothing was seen since then.
+    pub since: Timestamp,
 }
 
 /// The status of an object as it is stored. Shared with whoever holds the object: it may have thousands of entries.
@@ -73,6 +75,10 @@ impl Deref for StoredStatus {
 pub struct SessionFacts {
     /// Whether the runner is connected now.
     pub connected: bool,
+    /// When its last connection ended.
+    pub left: Option<Timestamp>,
+    /// The newest run that it was ordered to go on with, and when it was first told.
+    pub ordered: Option<(u64, Timestamp)>,
     /// The newest snapshot, with every execution that is not known to be stored.
     pub snapshot: Option<Arc<Snapshot>>,
 }
@@ -189,6 +195,8 @@ pub struct ConfigMapFacts {
     pub uid: String,
     /// UID of the ScriptRunner that owns it.
     pub owner_uid: String,
+    /// The run that is pinned in it.
+    pub run: u64,
 }
 
 /// Whether the object is still in the API server.
@@ -225,12 +233,15 @@ pub struct PodFacts {
     pub node_uid: String,
     /// Short id of that UID.
     pub node_id: String,
-    /// The run.
+    /// The run that it was made for. It may have been ordered to go on with a newer one: which one it works on is said by
+    /// the entry that names it.
     pub run: u64,
-    /// Ordinal of the pod within the run.
+    /// Ordinal of the pod within the run that it was made for.
     pub attempt: u32,
     /// Failures on its node, over all runs, that were counted when it was made.
     pub failures_before: u64,
+    /// What further runs of a runner that stays are compared with; empty if the pod ends with its run.
+    pub shape: String,
     /// When it was created.
     pub created: Option<Timestamp>,
     /// Whether it is still there.
@@ -375,6 +386,11 @@ impl PodFacts {
                 .as_ref()
                 .and_then(|annotations| annotations.get(FAILURES_BEFORE)?.parse().ok())
                 .unwrap_or(0),
+            shape: metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(labels::SHAPE).cloned())
+                .unwrap_or_default(),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             presence: Presence::Present,
             deleting: metadata.deletion_timestamp.is_some(),
@@ -437,6 +453,7 @@ impl ConfigMapFacts {
             name: metadata.name.clone()?,
             uid: metadata.uid.clone()?,
             owner_uid: owner_uid.to_owned(),
+            run: metadata.labels.as_ref()?.get(labels::RUN)?.parse().ok()?,
         })
     }
 }

@@ -11,19 +11,25 @@ mod run;
 mod runners;
 mod settle;
 mod targets;
+mod warm;
 
 pub(crate) use targets::TOLERATED_TAINTS;
+
+use std::sync::Arc;
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Pod},
     jiff::Timestamp,
 };
 use scriptrunner_api::{
-    session::Ack,
+    session::{Ack, RunOrder},
     v1alpha1::{NodeStatus, ScriptRunnerStatus},
 };
 
-use self::runners::{Heard, Runners};
+use self::{
+    runners::{Heard, Runners},
+    warm::Warm,
+};
 use crate::{
     observed::Observed,
     pod::PodSettings,
@@ -49,6 +55,15 @@ pub enum Action {
         node: String,
         /// The pod.
         pod: Box<Pod>,
+    },
+    /// Tell the idle runner of a pod to go on with the current run. Doing it again changes nothing.
+    SendRun {
+        /// Name of the node.
+        node: String,
+        /// UID of the pod.
+        pod_uid: String,
+        /// What it is told.
+        order: Arc<RunOrder>,
     },
     /// Delete a pod.
     DeletePod {
@@ -105,16 +120,19 @@ pub fn plan(
     let mut draft = Draft::new(observed, now);
     settle::settle(&mut draft, observed, &runners);
     let accepted = run::accept(valid, observed);
-    let mut actions = Vec::new();
+    let (mut actions, mut idle) = (Vec::new(), None);
     if let Ok(run) = &accepted {
         let pinned = run::advance(&mut draft, run, observed, &mut actions);
         if pinned {
             targets::judge(&mut draft, run, observed);
             settle::enforce_start_deadlines(&mut draft, run, observed, &runners);
-            actions.extend(pacing::start(&mut draft, run, observed, &runners, settings));
+            actions.extend(warm::orders(&mut draft, run, observed, &runners, settings));
+            idle = Warm::of(&draft, run, observed, settings);
+            actions.extend(pacing::start(&mut draft, run, observed, &runners, settings, idle.as_ref()));
         }
     }
-    actions.extend(cleanup::surplus(&draft, observed, &runners, accepted.as_ref().ok().copied()));
+    let run = accepted.as_ref().ok().copied();
+    actions.extend(cleanup::surplus(&draft, observed, &runners, run, idle.as_ref()));
     let accepted = match run::inputs_conflict(observed) {
         Some(refusal) => accepted.and(Err(refusal)),
         None => accepted,

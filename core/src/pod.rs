@@ -17,7 +17,9 @@ use k8s_openapi::{
     },
 };
 use scriptrunner_api::{
-    GROUP, VERSION, labels,
+    GROUP, VERSION,
+    digest::sha256_hex,
+    labels,
     session::AUDIENCE,
     v1alpha1::{self, AccessMode, Mode, RunAs},
 };
@@ -26,7 +28,7 @@ use crate::{
     names::{config_map_name, pod_name},
     observed::ObjectFacts,
     plan::TOLERATED_TAINTS,
-    validate::ValidRun,
+    validate::{Limits, ValidRun},
 };
 
 /// The numeric user of mode Normal: the usual number of `nonroot` in minimal images.
@@ -52,6 +54,8 @@ pub struct PodSettings {
     pub linger_seconds: u32,
     /// How long the token of a runner is valid, in seconds; the kubelet renews it before.
     pub token_lifetime_seconds: u32,
+    /// How long an idle runner that is not connected is waited for before a new pod replaces its own, in seconds.
+    pub reconnect_seconds: u32,
     /// Where runners find the operator; none if they cannot.
     pub session: Option<SessionSettings>,
 }
@@ -89,6 +93,8 @@ pub struct Target {
     pub failures_before: u64,
     /// Whether the scheduler places it.
     pub by_scheduler: bool,
+    /// What further runs of a runner that stays are compared with; none if its pod ends with the run.
+    pub shape: Option<String>,
 }
 
 /// The immutable ConfigMap that a run is pinned in: the canonical spec and the script, byte for byte.
@@ -104,6 +110,41 @@ pub fn build_config_map(object: &ObjectFacts, run: u64, valid: &ValidRun) -> Con
         immutable: Some(true),
         ..ConfigMap::default()
     }
+}
+
+/// Digest of all that a pod of the run is made of, but for what differs from pod to pod and what an order brings to a runner
+/// that stays: script, args, and the limits of its executions. None if runners do not stay.
+pub fn shape(object: &ObjectFacts, valid: &ValidRun, settings: &PodSettings) -> Option<String> {
+    if valid.limits.idle_seconds == 0 || settings.session.is_none() || valid.pinned.executions().is_none() {
+        return None;
+    }
+    let pinned = valid.pinned.without_script();
+    let limits = Limits {
+        execution_deadline_seconds: None,
+        start_deadline_seconds: 0,
+        idle_seconds: 0,
+        history: 0,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        ..valid.limits
+    };
+    let text = pinned.canonical_json();
+    let blank = ValidRun { pinned, limits, spec_hash: String::new(), script: String::new(), ..valid.clone() };
+    let target = Target {
+        node: String::new(),
+        node_uid: String::new(),
+        run: 0,
+        attempt: 0,
+        first_serial: 0,
+        last_start_seconds: None,
+        remaining: valid.pinned.executions(),
+        failures_before: 0,
+        by_scheduler: false,
+        shape: None,
+    };
+    let pod = serde_json::to_string(&pod_spec(object, &blank, &target, settings))
+        .expect("an API object should serialise");
+    Some(sha256_hex(format!("{text}\0{pod}").as_bytes()))
 }
 
 /// The pod of a node.
@@ -147,6 +188,9 @@ fn pod_metadata(object: &ObjectFacts, mode: Mode, target: &Target) -> ObjectMeta
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(labels::NODE.to_owned(), target.node.clone());
     annotations.insert(FAILURES_BEFORE.to_owned(), target.failures_before.to_string());
+    if let Some(shape) = &target.shape {
+        annotations.insert(labels::SHAPE.to_owned(), shape.clone());
+    }
     annotations.insert("linkerd.io/inject".to_owned(), "disabled".to_owned());
     annotations.insert("cluster-autoscaler.kubernetes.io/safe-to-evict".to_owned(), "true".to_owned());
     metadata
@@ -292,6 +336,9 @@ fn arguments(valid: &ValidRun, target: &Target, settings: &PodSettings) -> Vec<S
             flag("session-authority", authority.clone());
         }
         flag("linger-seconds", settings.linger_seconds.to_string());
+        if target.shape.is_some() {
+            flag("idle-seconds", limits.idle_seconds.to_string());
+        }
     }
     if target.remaining.is_none() {
         flag("handover-seconds", settings.handover_seconds.to_string());

@@ -102,6 +102,27 @@ pub struct Beside<'a> {
     pub superseded: bool,
     /// Whether the repetition is endless, so that the next pod needs this one's container to have ended.
     pub endless: bool,
+    /// The run and attempt that its runner was ordered to go on with after those that the pod was made for. What it says of
+    /// an older run proves that it had not heard of this one: the first thing that it does with an order is to say so.
+    pub ordered: Option<Ordered>,
+}
+
+/// What a runner was ordered to go on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ordered {
+    /// The run.
+    pub run: u64,
+    /// Ordinal of the pod within that run.
+    pub attempt: u32,
+    /// Whether the operator deletes its pod because it could not be reached with that order.
+    pub given_up: bool,
+}
+
+impl Beside<'_> {
+    /// Whether the runner may still be idle: nothing says that it has heard of the run it was ordered to go on with.
+    fn is_unheard(&self) -> bool {
+        self.ordered.is_some() && self.live.is_none() && !self.has_started
+    }
 }
 
 /// Where the pod stands.
@@ -119,13 +140,16 @@ pub fn pod_state(pod: &PodFacts, beside: Beside<'_>) -> PodState {
                     ..Outcome::failed(NodeReason::ContainerNotStarted, text)
                 });
             }
-            ended(terminated(pod, *exit_code, reason, message, beside))
+            never_began(message, beside).map_or_else(
+                || ended(terminated(pod, *exit_code, reason, message, beside)),
+                PodState::NeverStarted,
+            )
         }
         ContainerFacts::Running => match pod.presence {
             Presence::Present if pod.phase == "Failed" => {
                 ended(unseen(pod, "", beside, failed_without_end(pod)))
             }
-            Presence::Present | Presence::Unconfirmed => at_work(beside),
+            Presence::Present | Presence::Unconfirmed => at_work(pod, beside),
             Presence::Gone => ended(unseen(pod, "", beside, vanished(pod, beside))),
         },
         ContainerFacts::Absent | ContainerFacts::Waiting { .. } => not_started(pod, beside),
@@ -144,19 +168,43 @@ pub fn is_final(record: &Record) -> bool {
     }
 }
 
+/// Whether an execution of the runner's part began.
+pub(crate) fn has_begun(record: &Record) -> bool {
+    record.executions > 0 && record.serial > 0
+}
+
+/// Whether the message proves that nothing was executed of what the runner was ordered to go on with.
+fn never_began(message: &str, beside: Beside<'_>) -> Option<NeverStarted> {
+    let Ordered { run, attempt, given_up } = beside.ordered?;
+    let record = Snapshot::decode(message).ok()?.record;
+    let is_unheard = beside.is_unheard() && record.run < run;
+    let is_undone = given_up
+        && (record.run, record.attempt) == (run, attempt)
+        && NodeState::parse(&record.state) == NodeState::Stopped
+        && !has_begun(&record);
+    (is_unheard || is_undone).then(|| NeverStarted {
+        refused: false,
+        message: "the idle runner ended before it began the run".to_owned(),
+    })
+}
+
 fn ended(outcome: Outcome) -> PodState {
     PodState::Ended(Box::new(outcome))
 }
 
 /// The container has not ended as far as the API server knows. What the runner says may end the node's part at once, unless
-/// the container's end can still change what it means: SIGKILL may have been for want of memory, and a stop has a cause.
-fn at_work(beside: Beside<'_>) -> PodState {
-    let Beside { live, has_started: _, superseded: _, endless } = beside;
+/// the container's end can still change what it means: SIGKILL may have been for want of memory, and a stop has a cause. The
+/// container of a runner that stays for further runs may not end for long.
+fn at_work(pod: &PodFacts, beside: Beside<'_>) -> PodState {
+    if beside.is_unheard() {
+        return PodState::Starting { reason: String::new(), message: String::new() };
+    }
+    let Beside { live, has_started: _, superseded: _, endless, ordered: _ } = beside;
     let outcome = live.filter(|live| {
         !endless
             && match NodeState::parse(&live.record.state) {
                 NodeState::Succeeded => true,
-                NodeState::Failed => live.record.signal != Some(SIGKILL),
+                NodeState::Failed => live.record.signal != Some(SIGKILL) || !pod.shape.is_empty(),
                 NodeState::Pending
                 | NodeState::Starting
                 | NodeState::Running
@@ -169,10 +217,10 @@ fn at_work(beside: Beside<'_>) -> PodState {
 }
 
 fn not_started(pod: &PodFacts, beside: Beside<'_>) -> PodState {
-    if beside.live.is_some() || beside.has_started {
+    if beside.live.is_some() || beside.has_started || beside.ordered.is_some() {
         // The runner spoke, so it was started, whatever the API server knows of it.
         return match pod.presence {
-            Presence::Present | Presence::Unconfirmed if pod.phase != "Failed" => at_work(beside),
+            Presence::Present | Presence::Unconfirmed if pod.phase != "Failed" => at_work(pod, beside),
             Presence::Present | Presence::Unconfirmed => {
                 ended(unseen(pod, "", beside, failed_without_end(pod)))
             }
@@ -232,8 +280,10 @@ fn failed_without_end(pod: &PodFacts) -> Outcome {
 }
 
 fn terminated(pod: &PodFacts, exit_code: i32, reason: &str, message: &str, beside: Beside<'_>) -> Outcome {
+    let (run, attempt) =
+        beside.ordered.map_or((pod.run, pod.attempt), |ordered| (ordered.run, ordered.attempt));
     match Snapshot::decode(message) {
-        Ok(left) if left.record.run == pod.run && left.record.attempt == pod.attempt => {
+        Ok(left) if (left.record.run, left.record.attempt) == (run, attempt) => {
             let snapshot = match beside.live {
                 Some(live) => united(left, live),
                 None => left,
@@ -248,8 +298,8 @@ fn terminated(pod: &PodFacts, exit_code: i32, reason: &str, message: &str, besid
             Outcome::unknown(
                 NodeReason::NoMessage,
                 format!(
-                    "the message is of run {} attempt {}, the pod of run {} attempt {}",
-                    left.record.run, left.record.attempt, pod.run, pod.attempt
+                    "the message is of run {} attempt {}, the pod of run {run} attempt {attempt}",
+                    left.record.run, left.record.attempt
                 ),
             ),
         ),
@@ -389,7 +439,7 @@ fn killed_at_work(
     });
     let record = &snapshot.record;
     let has_result = snapshot.history.last().is_some_and(|newest| newest.serial == record.serial);
-    let lost_executions = u64::from(record.executions > 0 && !has_result);
+    let lost_executions = u64::from(has_begun(record) && !has_result);
     Outcome { snapshot: Some(snapshot), lost_executions, unseen: false, ..outcome }
 }
 

@@ -10,8 +10,8 @@ use scriptrunner_api::{
     reason::ConditionReason,
     v1alpha1::{
         DEFAULT_HISTORY_LIMIT, DEFAULT_OUTPUT_LIMIT_BYTES, DEFAULT_POD_START_DEADLINE_SECONDS,
-        DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, LabelOperator, LabelSelector, MAX_SCRIPT_BYTES, Mode,
-        ScriptRunnerSpec,
+        DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, LabelOperator, LabelSelector, MAX_RUNNER_IDLE_SECONDS,
+        MAX_SCRIPT_BYTES, Mode, ScriptRunnerSpec,
     },
 };
 
@@ -50,6 +50,8 @@ pub struct Limits {
     pub grace_seconds: u32,
     /// Until a pod's runner has started and a node is Ready.
     pub start_deadline_seconds: u32,
+    /// How long a runner that has finished stays for a further run.
+    pub idle_seconds: u32,
     /// Executions kept per node.
     pub history: u32,
     /// Bytes of stdout kept per execution.
@@ -139,6 +141,9 @@ fn check_mode(spec: &ScriptRunnerSpec) -> Result<(), Refusal> {
     if spec.mode != Mode::Normal && spec.run_as.is_some() {
         return invalid("runAs is for mode Normal only");
     }
+    if spec.mode != Mode::Normal && spec.runner_idle_seconds.is_some_and(|seconds| seconds > 0) {
+        return invalid("runnerIdleSeconds is for mode Normal only");
+    }
     if spec.mode != Mode::PrivilegedWithHostFS && spec.host_file_system.is_some() {
         return invalid("hostFileSystem needs mode PrivilegedWithHostFS");
     }
@@ -203,6 +208,11 @@ fn limits(spec: &ScriptRunnerSpec) -> Result<Limits, Refusal> {
             "repeat.count and repeat.periodSeconds must be at least 1; leave count out for an endless repeat",
         );
     }
+    if let Some(seconds) = spec.runner_idle_seconds.filter(|seconds| *seconds > MAX_RUNNER_IDLE_SECONDS) {
+        return invalid(format!(
+            "runnerIdleSeconds is {seconds}, it must be from 0 to {MAX_RUNNER_IDLE_SECONDS}"
+        ));
+    }
     let output = spec.output.clone().unwrap_or_default();
     Ok(Limits {
         execution_deadline_seconds: spec.execution_deadline_seconds,
@@ -210,6 +220,7 @@ fn limits(spec: &ScriptRunnerSpec) -> Result<Limits, Refusal> {
             .termination_grace_period_seconds
             .unwrap_or(DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS),
         start_deadline_seconds: spec.pod_start_deadline_seconds.unwrap_or(DEFAULT_POD_START_DEADLINE_SECONDS),
+        idle_seconds: spec.runner_idle_seconds.unwrap_or(0),
         history,
         stdout_bytes: output.stdout_limit_bytes.unwrap_or(DEFAULT_OUTPUT_LIMIT_BYTES),
         stderr_bytes: output.stderr_limit_bytes.unwrap_or(DEFAULT_OUTPUT_LIMIT_BYTES),

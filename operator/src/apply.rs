@@ -8,6 +8,7 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, PostParams, Preconditions},
 };
+use scriptrunner_api::session::RunOrder;
 use scriptrunner_core::{
     adopt::{config_map_difference, pod_difference},
     observed::{ConfigMapFacts, ObjectFacts, PodConflict, PodFacts},
@@ -55,6 +56,7 @@ pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -
         match action {
             Action::CreateConfigMap(config_map) => create_config_map(context, object, &config_map).await?,
             Action::CreatePod { node, pod } => creations.push((node, *pod)),
+            Action::SendRun { node, pod_uid, order } => send_run(context, object, &node, &pod_uid, &order),
             Action::DeletePod { name, uid, why } => deletions.push((name, uid, why)),
             Action::DeleteConfigMap { name, uid } => delete_config_map(context, object, &name, uid).await?,
         }
@@ -65,6 +67,20 @@ pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -
         Progress::Done => create_pods(context, object, &creations, until).await,
         Progress::Unfinished => Ok(Progress::Unfinished),
     }
+}
+
+/// Tells an idle runner to go on. One that is not there any more is told at a later look, or not at all.
+fn send_run(context: &Context, object: Owner<'_>, node: &str, pod_uid: &str, order: &RunOrder) {
+    let is_heard = context.sessions.order(pod_uid, order);
+    Metrics::count(&context.metrics.run_orders, if is_heard { "sent" } else { "not_connected" });
+    tracing::debug!(
+        namespace = object.namespace,
+        scriptrunner = object.name,
+        node,
+        run = order.run,
+        is_heard,
+        "ordered an idle runner to go on"
+    );
 }
 
 /// What the API server's answer to a creation means.

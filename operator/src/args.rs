@@ -49,6 +49,9 @@ pub struct RunArgs {
     /// How long a runner that has ended waits at most until its answer is stored, in seconds.
     #[arg(long, env = "SCRIPTRUNNER_LINGER_SECONDS", default_value_t = 30)]
     linger_seconds: u32,
+    /// How long an idle runner that is not connected is waited for before a new pod replaces its own, in seconds.
+    #[arg(long, env = "SCRIPTRUNNER_RECONNECT_SECONDS", default_value_t = 10)]
+    reconnect_seconds: u32,
     /// How long the token of a runner is valid, in seconds, at least 600; the kubelet renews it before.
     #[arg(long, env = "SCRIPTRUNNER_TOKEN_LIFETIME_SECONDS", default_value_t = 3600)]
     token_lifetime_seconds: u32,
@@ -177,6 +180,7 @@ impl RunArgs {
             default_ephemeral_storage,
             handover_seconds,
             linger_seconds,
+            reconnect_seconds,
             token_lifetime_seconds,
             session_listen,
             session_address,
@@ -222,6 +226,7 @@ impl RunArgs {
                 handover_seconds,
                 linger_seconds,
                 token_lifetime_seconds,
+                reconnect_seconds,
                 // Known only once the operator has its certificate.
                 session: None,
             },

@@ -47,6 +47,8 @@ pub struct Context {
     pub pressure: Pressure,
     /// Since when this process is ready.
     pub ready: Instant,
+    /// The same, by the clock on the wall.
+    pub since: Timestamp,
 }
 
 impl Context {
@@ -70,6 +72,7 @@ impl Context {
             status_bytes: Mutex::new(bucket),
             pressure,
             ready,
+            since: Self::now(),
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Metrics {
     pub session_ends: Family<Outcome, Counter>,
     /// Messages of runners by what they were.
     pub session_messages: Family<Outcome, Counter>,
+    /// Runs that idle runners were told to go on with, by outcome; one that was not heard is told again.
+    pub run_orders: Family<Outcome, Counter>,
     /// Questions to the API server whose a token is, by outcome.
     pub token_reviews: Family<Outcome, Counter>,
     /// Whether this process holds the Lease.
@@ -101,6 +103,11 @@ impl Metrics {
             "session_messages",
             "Messages of runners by what they were",
             metrics.session_messages.clone(),
+        );
+        registry.register(
+            "run_orders",
+            "Runs that idle runners were told to go on with, by outcome; one that was not heard is told again",
+            metrics.run_orders.clone(),
         );
         registry.register(
             "token_reviews",

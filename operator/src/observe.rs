@@ -69,6 +69,7 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
         config_map_conflict,
         pod_conflicts,
         sessions,
+        since: context.since,
     };
     Ok(Sight { observed, object, status_is_foreign })
 }

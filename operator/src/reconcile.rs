@@ -125,17 +125,22 @@ fn acknowledge(context: &Context, sight: &Sight, status: &ScriptRunnerStatus, ta
     }
     for pod in &sight.observed.pods {
         let Some(entry) = status.nodes.get(&pod.node) else { continue };
+        let is_named = entry.pod_id.as_ref() == Some(&pod.id);
         if is_stored(entry, pod) {
             context.sessions.mark_stored(&pod.uid);
-        } else if entry.run == pod.run && entry.attempts == pod.attempt {
+        } else if is_named || (entry.run == pod.run && entry.attempts == pod.attempt) {
             context.sessions.know(&pod.uid, entry.seq.unwrap_or(0), entry.serial);
         }
     }
 }
 
-/// Whether the outcome of the pod stands in its node's entry.
+/// Whether the outcome of the pod stands in its node's entry, and its runner has nothing more to say. One that stays for
+/// further runs may always have.
 fn is_stored(entry: &NodeStatus, pod: &PodFacts) -> bool {
-    entry.node_state().is_done() && entry.run == pod.run && entry.attempts == pod.attempt
+    pod.shape.is_empty()
+        && entry.node_state().is_done()
+        && entry.run == pod.run
+        && entry.attempts == pod.attempt
 }
 
 /// Whether the node still waits for a name that is taken.
@@ -201,4 +206,35 @@ pub fn error_policy(guarded: Arc<Guarded>, error: &Error, context: Arc<Context>)
         "reconcile failed, trying again"
     );
     Action::requeue(pause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_runner_that_stays_may_speak_after_its_outcome_is_stored() {
+        let entry = |state: NodeState, run, attempts| NodeStatus {
+            state: state.as_str().to_owned(),
+            run,
+            attempts,
+            ..NodeStatus::default()
+        };
+        let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "ns", "name": "srn-a", "uid": "a", "resourceVersion": "1",
+                "labels": {"scriptrunner.io/uid": "owner", "scriptrunner.io/node-uid": "n",
+                    "scriptrunner.io/run": "1", "scriptrunner.io/attempt": "1"},
+                "annotations": {"scriptrunner.io/name": "sr", "scriptrunner.io/node": "n"},
+                "ownerReferences": [{"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner",
+                    "name": "sr", "uid": "owner", "controller": true}]},
+            "spec": {"containers": []}});
+        let pod = PodFacts::of(&serde_json::from_value(pod).unwrap()).unwrap();
+        assert!(is_stored(&entry(NodeState::Succeeded, 1, 1), &pod));
+        assert!(!is_stored(&entry(NodeState::Running, 1, 1), &pod));
+        assert!(!is_stored(&entry(NodeState::Succeeded, 1, 2), &pod));
+        assert!(!is_stored(&entry(NodeState::Succeeded, 2, 1), &pod));
+        let staying = PodFacts { shape: "digest".to_owned(), ..pod };
+        assert!(!is_stored(&entry(NodeState::Succeeded, 1, 1), &staying));
+        assert!(!is_stored(&entry(NodeState::Failed, 1, 1), &staying));
+    }
 }

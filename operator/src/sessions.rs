@@ -51,6 +51,7 @@ use self::{
 };
 use crate::{
     args::DoorConfig,
+    context::Context,
     manifests::OPERATOR,
     metrics::Metrics,
     watches::{Trigger, object_ref},
@@ -109,8 +110,8 @@ impl Sessions {
 
     /// Tells the runner to run again. False if it is not connected. An order that was not sent yet makes room for it.
     pub fn order(&self, pod_uid: &str, order: &RunOrder) -> bool {
-        let table = self.table();
-        let Some(line) = table.line(pod_uid) else { return false };
+        let mut table = self.table();
+        let Some(line) = table.line_to_order(pod_uid, order.run, Context::now()) else { return false };
         let (spec, script) = self.shared_texts(order);
         line.order(Order { numbers: numbers_of(order), spec, script });
         true
@@ -153,7 +154,7 @@ impl Sessions {
 
     fn leave(&self, line: &Line) -> bool {
         let mut table = self.table();
-        let was_current = table.leave(line);
+        let was_current = table.leave(line, Context::now());
         self.show(&table);
         was_current
     }

@@ -19,6 +19,8 @@ pub const MAX_SCRIPT_BYTES: usize = 65_536;
 pub const DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS: u32 = 10;
 /// Default of `podStartDeadlineSeconds`.
 pub const DEFAULT_POD_START_DEADLINE_SECONDS: u32 = 600;
+/// Longest `runnerIdleSeconds`: a day.
+pub const MAX_RUNNER_IDLE_SECONDS: u32 = 86_400;
 /// Default of `historyLimit`.
 pub const DEFAULT_HISTORY_LIMIT: u32 = 5;
 /// Default of `output.stdoutLimitBytes` and `output.stderrLimitBytes`.
@@ -56,6 +58,7 @@ pub const DEFAULT_OUTPUT_LIMIT_BYTES: u32 = 4096;
     validation = Rule::new("self.mode == 'Normal' || !has(self.env) || self.env.all(e, !has(e.valueFrom) || !has(e.valueFrom.configMapKeyRef))").message("env from a ConfigMap is for mode Normal only; write the value into the spec, where admission sees it"),
     validation = Rule::new("!has(self.parallelism) || has(self.executionDeadlineSeconds)").message("parallelism needs executionDeadlineSeconds, so that a hung node cannot hold its slot for ever"),
     validation = Rule::new("!has(self.parallelism) || !has(self.repeat) || has(self.repeat.count)").message("parallelism cannot be combined with an endless repeat; set repeat.count or remove parallelism"),
+    validation = Rule::new("!has(self.runnerIdleSeconds) || self.runnerIdleSeconds == 0 || self.mode == 'Normal'").message("runnerIdleSeconds is for mode Normal only; remove it: the pod of a privileged mode ends with its run"),
     validation = Rule::new("self.mode == 'Normal' || has(self.parallelism) || (has(self.repeat) && !has(self.repeat.count))").message("a privileged mode must state parallelism (100% is allowed), unless it repeats endlessly")
 )]
 pub struct ScriptRunnerSpec {
@@ -152,6 +155,17 @@ pub struct ScriptRunnerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count_or_percent")]
     pub parallelism: Option<IntOrString>,
+
+    /// How long a runner that has finished stays connected in its pod, ready to run again, in seconds, 0 to 86400, default 0: its
+    /// pod ends with its run. A new run that differs from the one before only in `script` and `args` is then sent to the
+    /// pods that wait, and begins within a second instead of the time that a new pod takes; any other change of what
+    /// runs, and whatever else pods are made of, replaces them. A pod that waits is idle: its node is done and takes no
+    /// part in `parallelism`. Its files stay from run to run. Only in mode `Normal`; without effect on an endless `repeat`,
+    /// and where runners have no session with the operator. A change applies to pods that are made later; with 0 no run
+    /// is sent to a pod that waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub runner_idle_seconds: Option<u32>,
 
     /// How many executions are kept per node, newest last, 1 to 100, default 5. The status has a size limit of its own:
     /// what had to be cut stands in `status.truncation` and the condition `ResultsTruncated`. A change applies to pods

@@ -1,11 +1,17 @@
 //! Which children are surplus: pods whose outcome is stored, pods of older runs, ConfigMaps of runs that are over. Pure.
 
+use std::collections::BTreeSet;
+
 use scriptrunner_api::{
     reason::NodeReason,
     v1alpha1::{NodeState, NodeStatus},
 };
 
-use super::{Action, Draft, entry, run, runners::Runners};
+use super::{
+    Action, Draft, entry, run,
+    runners::{Runner, Runners},
+    warm::{Readiness, Warm, is_idle},
+};
 use crate::{
     in_step::InStep,
     observed::{ContainerFacts, Observed, PodFacts, Presence},
@@ -28,6 +34,7 @@ pub(super) fn surplus(
     observed: &Observed,
     runners: &Runners<'_>,
     accepted: Option<&ValidRun>,
+    warm: Option<&Warm>,
 ) -> Vec<Action> {
     let Some(stored) = &observed.previous else { return Vec::new() };
     let Some(stored_run) = &stored.run else { return Vec::new() };
@@ -35,20 +42,23 @@ pub(super) fn surplus(
     let mut actions: Vec<Action> = runners
         .all()
         .iter()
-        .map(|runner| runner.pod)
-        .filter(|pod| is_deletable(pod))
-        .filter_map(|pod| Some(delete(pod, why_surplus(pod, stored_run.number, entries.get(&pod.node))?)))
+        .filter(|runner| is_deletable(runner.pod))
+        .filter_map(|runner| {
+            let stored = entries.get(&runner.pod.node);
+            Some(delete(runner.pod, why_surplus(runner, stored_run.number, stored, warm)?))
+        })
         .collect();
     let wanted = run::wanted_config_maps(draft, accepted, observed);
-    let older_pods =
-        observed.pods.iter().any(|pod| pod.run < stored_run.number && pod.presence != Presence::Gone);
-    if !older_pods {
-        let surplus = observed.config_maps.iter().filter(|config_map| !wanted.contains(&config_map.name));
-        actions.extend(surplus.map(|config_map| Action::DeleteConfigMap {
-            name: config_map.name.clone(),
-            uid: config_map.uid.clone(),
-        }));
-    }
+    let used: BTreeSet<u64> =
+        observed.pods.iter().filter(|pod| pod.presence != Presence::Gone).map(|pod| pod.run).collect();
+    let surplus = observed
+        .config_maps
+        .iter()
+        .filter(|config_map| !wanted.contains(&config_map.name) && !used.contains(&config_map.run));
+    actions.extend(surplus.map(|config_map| Action::DeleteConfigMap {
+        name: config_map.name.clone(),
+        uid: config_map.uid.clone(),
+    }));
     actions
 }
 
@@ -61,25 +71,40 @@ fn delete(pod: &PodFacts, why: &'static str) -> Action {
 }
 
 /// Why a pod is surplus by what is stored; none if it is still needed or its outcome is not stored yet.
-fn why_surplus(pod: &PodFacts, stored_run: u64, stored: Option<&NodeStatus>) -> Option<&'static str> {
+fn why_surplus(
+    runner: &Runner<'_>,
+    stored_run: u64,
+    stored: Option<&NodeStatus>,
+    warm: Option<&Warm>,
+) -> Option<&'static str> {
+    let (pod, part) = (runner.pod, runner.part);
     let Some(stored) = stored.filter(|stored| stored.node_id == pod.node_id) else {
-        return (pod.run < stored_run || pod.has_ended()).then_some("its node is no longer part of the run");
+        return (part.run < stored_run || pod.has_ended()).then_some("its node is no longer part of the run");
     };
-    let is_named = stored.pod_id.as_ref() == Some(&pod.id);
-    if pod.run < stored_run {
+    let is_named = runner.is_named_by(stored);
+    if part.run < stored_run {
+        if is_awaited(runner, stored, stored_run, warm) {
+            return None;
+        }
         // A named pod that has ended first has its end stored.
         return (!is_named || !pod.has_ended()).then_some("a newer run came first");
     }
-    if pod.run > stored.run || is_named {
+    if is_named {
+        let is_given_up = entry::has_given_up_order(stored) && runner.live().is_none();
+        return is_given_up.then_some("its idle runner was not reached");
+    }
+    if part.run > stored.run {
         return None;
     }
-    if pod.attempt < stored.attempts {
+    if part.attempt < stored.attempts {
         return Some("a newer attempt replaced it");
     }
-    if pod.attempt > stored.attempts {
+    if part.attempt > stored.attempts {
         return None;
     }
     match stored.node_state() {
+        // Its runner ends by itself when its idle time is over.
+        NodeState::Succeeded if is_idle(runner, stored) && !pod.has_ended() => None,
         NodeState::Succeeded | NodeState::Stopped | NodeState::Skipped | NodeState::Unknown => {
             Some("its outcome is stored")
         }
@@ -91,6 +116,14 @@ fn why_surplus(pod: &PodFacts, stored_run: u64, stored: Option<&NodeStatus>) -> 
         // An endless repetition: kept until the next pod exists, because it holds the time of its start.
         NodeState::Running | NodeState::Starting => None,
     }
+}
+
+/// Whether the pod's runner may yet go on with the current run, for which its node waits.
+fn is_awaited(runner: &Runner<'_>, stored: &NodeStatus, stored_run: u64, warm: Option<&Warm>) -> bool {
+    stored.run == stored_run
+        && stored.node_state() == NodeState::Pending
+        && stored.pod_id.is_none()
+        && warm.is_some_and(|warm| warm.readiness(runner) != Readiness::Never)
 }
 
 /// Whether the failed pod's container ended, or will because its runner said so over its session.

@@ -5,11 +5,11 @@ use scriptrunner_api::{
     reason::NodeReason,
     snapshot::{Record, Snapshot},
     text::head,
-    v1alpha1::{NodeState, NodeStatus},
+    v1alpha1::{Execution, NodeState, NodeStatus},
 };
 
 use crate::{
-    results::{Outcome, is_final},
+    results::{Outcome, has_begun, is_final},
     status::merge::merge_history,
 };
 
@@ -37,7 +37,7 @@ pub(super) fn reason(entry: &NodeStatus) -> Option<NodeReason> {
 pub(super) fn reset_for_run(entry: &mut NodeStatus, run: u64) {
     let state = entry.node_state();
     if state.is_active() && entry.pod_id.is_some() {
-        entry.pod_serial = entry.serial;
+        (entry.pod_serial, entry.pod_run) = (entry.serial, entry.run);
         // Kept only to tell that the newest execution is in flight.
         entry.seq = entry.seq.filter(|_| !has_newest_result(entry));
     } else if state != NodeState::Pending || entry.pod_id.is_none() {
@@ -77,7 +77,7 @@ pub(super) fn replace(entry: &mut NodeStatus, state: NodeState, reason: NodeReas
 pub(super) fn progress(entry: &mut NodeStatus, live: &Snapshot, failures_before: u64, history_limit: usize) {
     take_in(entry, live, failures_before, history_limit);
     let record = &live.record;
-    if is_final(record) || record.executions == 0 || entry.seq.is_some_and(|seq| seq > record.seq) {
+    if is_final(record) || !has_begun(record) || entry.seq.is_some_and(|seq| seq > record.seq) {
         return;
     }
     entry.seq = Some(record.seq);
@@ -115,12 +115,12 @@ fn take_in_failures_and_history(
 
 /// Takes in what a pod of the entry's own run left. Taking in the same outcome twice counts once.
 pub(super) fn end(entry: &mut NodeStatus, outcome: &Outcome, failures_before: u64, history_limit: usize) {
-    let mut has_begun = entry.seq.is_some();
+    let mut is_begun = entry.seq.is_some();
     if let Some(snapshot) = &outcome.snapshot {
         take_in(entry, snapshot, failures_before, history_limit);
-        has_begun |= snapshot.record.executions > 0;
+        is_begun |= has_begun(&snapshot.record);
     }
-    let is_in_flight = has_begun && !has_newest_result(entry);
+    let is_in_flight = is_begun && !has_newest_result(entry);
     if outcome.unseen && !is_in_flight {
         entry.executions = entry.executions.saturating_add(outcome.lost_executions);
         entry.serial = entry.serial.saturating_add(outcome.lost_executions);
@@ -157,7 +157,7 @@ pub(super) fn end_of_older_run(
     if let Some(snapshot) = &outcome.snapshot {
         take_in_failures_and_history(entry, snapshot, failures_before, history_limit);
         let record = &snapshot.record;
-        if record.executions > 0 && record.serial >= entry.pod_serial {
+        if has_begun(record) && record.serial >= entry.pod_serial {
             entry.executions = entry.executions.saturating_add(record.serial - entry.pod_serial);
             is_in_flight = !has_result(entry, record.run, record.serial);
         }
@@ -214,11 +214,34 @@ pub(super) fn awaits_answer(entry: &NodeStatus) -> bool {
     has_given_up(entry) || (is_unseen && is_open && entry.pod_id.is_none())
 }
 
+/// The runner that finished an older run in this pod is to go on with the entry's run. It is told so only once this is
+/// stored.
+pub(super) fn order(entry: &mut NodeStatus, pod_id: &str) {
+    reach_attempt(entry, entry.attempts.saturating_add(1));
+    begin(entry, pod_id, NodeState::Starting, "");
+}
+
+/// The runner that was to go on with the entry's run was not reached: its pod is deleted, and what it leaves decides.
+pub(super) fn give_up_order(entry: &mut NodeStatus, message: &str) {
+    set(entry, NodeState::Starting, Some(NodeReason::NotConnected), message);
+}
+
+/// Whether the order of the entry's run was given up.
+pub(super) fn has_given_up_order(entry: &NodeStatus) -> bool {
+    entry.node_state() == NodeState::Starting && reason(entry) == Some(NodeReason::NotConnected)
+}
+
+/// Whether the entry holds every execution of a snapshot of an older run.
+pub(super) fn holds(entry: &NodeStatus, snapshot: &Snapshot) -> bool {
+    let is_kept = |execution: &Execution| entry.history.iter().any(|known| known.key() == execution.key());
+    snapshot.record.run < entry.run && snapshot.history.iter().all(is_kept)
+}
+
 /// Names no pod any more, and keeps nothing that was only to tell its next report from the last.
 fn forget_pod(entry: &mut NodeStatus) {
     entry.pod_id = None;
     entry.seq = None;
-    entry.pod_serial = 0;
+    (entry.pod_serial, entry.pod_run) = (0, 0);
 }
 
 /// The node is no longer part of the run and never started in it: what older runs left becomes the entry again. False if

@@ -10,6 +10,7 @@ use super::{
     Action, Draft, entry,
     runners::{Runner, Runners},
     stored_entry,
+    warm::{Readiness, Warm, is_idle},
 };
 use crate::{
     in_step::InStep,
@@ -24,29 +25,48 @@ const SHORTEST_LIFE: SignedDuration = SignedDuration::from_secs(60);
 /// A pod that never started is replaced after `2^attempts` seconds, at most this.
 const LONGEST_REPLACEMENT_DELAY: SignedDuration = SignedDuration::from_secs(60);
 
-/// The pods to create now.
+/// How a node starts.
+enum Start {
+    /// In a new pod.
+    Pod(Target),
+    /// In a pod that is there, whose runner waits.
+    Order { node: String, pod_id: String },
+}
+
+/// The pods to create now. Idle runners are assigned to the run in its entries: they are given their orders once that is stored.
 pub(super) fn start(
     draft: &mut Draft<'_>,
     run: &ValidRun,
     observed: &Observed,
     runners: &Runners<'_>,
     settings: &PodSettings,
+    warm: Option<&Warm>,
 ) -> Vec<Action> {
     let number = draft.run_number();
     let stored_number =
         observed.previous.as_ref().and_then(|previous| previous.run.as_ref()).map(|run| run.number);
-    if stored_number != Some(number) {
-        // The run is not stored yet: a crash now would leave pods of a run that nobody knows.
-        return Vec::new();
-    }
     let free = free_slots(draft, run, runners);
-    let mut targets = Vec::new();
+    let mut starts = Vec::new();
     let mut looks = Vec::new();
     let (mut walk, mut nodes) = (runners.walk(), InStep::new(&observed.nodes));
     let entries = draft.status.nodes.iter_mut().filter(|(_, node_entry)| node_entry.run == number);
     for (name, node_entry) in entries.filter(|(_, node_entry)| wants_pod(node_entry)) {
         let Some(node) = nodes.get(name) else { continue };
         let on_node = walk.on(name);
+        match warm.and_then(|warm| warm.candidate(node_entry, on_node)) {
+            Some((runner, Readiness::Ready)) => {
+                if is_settled(observed, node_entry, name) && !observed.occupied_nodes.contains(name) {
+                    let (node, pod_id) = (name.clone(), runner.pod.id.clone());
+                    starts.push((false, Start::Order { node, pod_id }));
+                }
+                continue;
+            }
+            Some((_, Readiness::Coming(until))) => {
+                looks.push(until);
+                continue;
+            }
+            Some((_, Readiness::Never)) | None => {}
+        }
         if !may_follow(node_entry, stored_entry(observed, number, name), on_node)
             || observed.occupied_nodes.contains(name)
         {
@@ -56,16 +76,40 @@ pub(super) fn start(
             looks.push(when);
             continue;
         }
-        let target = target(node, node_entry, run, number);
+        let target = target(node, node_entry, run, number, warm);
         let in_conflict = mark_conflict(node_entry, &target, run, observed);
-        targets.push((in_conflict, target));
+        starts.push((in_conflict, Start::Pod(target)));
     }
     for look in looks {
         draft.look_again_at(look);
     }
     // A taken name is tried again, but costs no other node its turn.
-    targets.sort_by_key(|(in_conflict, _)| *in_conflict);
-    targets.into_iter().take(free).map(|(_, target)| creation(observed, run, &target, settings)).collect()
+    starts.sort_by_key(|(in_conflict, _)| *in_conflict);
+    let mut actions = Vec::new();
+    for (_, start) in starts.into_iter().take(free) {
+        match start {
+            // The run is not stored yet: a crash now would leave pods of a run that nobody knows.
+            Start::Pod(_) if stored_number != Some(number) => {}
+            Start::Pod(target) => actions.push(creation(observed, run, &target, settings)),
+            Start::Order { node, pod_id } => {
+                if let Some(node_entry) = draft.status.nodes.get_mut(&node) {
+                    entry::order(node_entry, &pod_id);
+                }
+            }
+        }
+    }
+    actions
+}
+
+/// Whether what is stored of the node names no pod and waits for none.
+fn is_settled(observed: &Observed, node_entry: &NodeStatus, node: &str) -> bool {
+    let stored = observed.previous.as_ref().and_then(|previous| previous.nodes.get(node));
+    stored.is_none_or(|stored| {
+        stored.node_id != node_entry.node_id
+            || (stored.pod_id.is_none()
+                && !stored.node_state().is_active()
+                && (stored.run < node_entry.run || stored.attempts == node_entry.attempts))
+    })
 }
 
 fn creation(observed: &Observed, run: &ValidRun, target: &Target, settings: &PodSettings) -> Action {
@@ -85,7 +129,8 @@ fn mark_conflict(node_entry: &mut NodeStatus, target: &Target, run: &ValidRun, o
     conflict.is_some()
 }
 
-/// How many nodes more may become busy. Busy is a node whose pod exists and has not ended, and that was not given up.
+/// How many nodes more may become busy. Busy is a node whose pod exists and has not ended, that was not given up, and whose
+/// runner does not only wait for further runs.
 fn free_slots(draft: &Draft<'_>, run: &ValidRun, runners: &Runners<'_>) -> usize {
     let Some(parallelism) = run.parallelism else { return usize::MAX };
     let number = draft.run_number();
@@ -94,12 +139,12 @@ fn free_slots(draft: &Draft<'_>, run: &ValidRun, runners: &Runners<'_>) -> usize
     let busy = runners
         .all()
         .iter()
-        .map(|runner| runner.pod)
-        .filter(|pod| !pod.has_ended())
-        .filter(|pod| {
-            !entries
-                .get(&pod.node)
-                .is_some_and(|node_entry| node_entry.run == pod.run && entry::has_given_up(node_entry))
+        .filter(|runner| !runner.pod.has_ended())
+        .filter(|runner| {
+            !entries.get(&runner.pod.node).is_some_and(|node_entry| {
+                (node_entry.run == runner.part.run && entry::has_given_up(node_entry))
+                    || is_idle(runner, node_entry)
+            })
         })
         .count();
     parallelism.nodes(desired).saturating_sub(busy)
@@ -139,9 +184,9 @@ fn may_follow(node_entry: &NodeStatus, stored: Option<&NodeStatus>, runners: &[R
 fn held_until(node_entry: &NodeStatus, runners: &[Runner<'_>]) -> Option<Timestamp> {
     let newest = runners
         .iter()
-        .map(|runner| runner.pod)
-        .filter(|pod| pod.run == node_entry.run && pod.node_id == node_entry.node_id)
-        .max_by_key(|pod| pod.attempt)?;
+        .filter(|runner| runner.part.run == node_entry.run && runner.pod.node_id == node_entry.node_id)
+        .max_by_key(|runner| runner.part.attempt)?
+        .pod;
     let created = newest.created?;
     match node_entry.node_state() {
         NodeState::Pending if entry::reason(node_entry) == Some(NodeReason::PodRefused) => None,
@@ -162,7 +207,13 @@ fn held_until(node_entry: &NodeStatus, runners: &[Runner<'_>]) -> Option<Timesta
     }
 }
 
-fn target(node: &NodeFacts, node_entry: &NodeStatus, run: &ValidRun, number: u64) -> Target {
+fn target(
+    node: &NodeFacts,
+    node_entry: &NodeStatus,
+    run: &ValidRun,
+    number: u64,
+    warm: Option<&Warm>,
+) -> Target {
     debug_assert_eq!(node.id, node_entry.node_id, "the entry should be of this very node");
     Target {
         node: node.name.clone(),
@@ -180,5 +231,6 @@ fn target(node: &NodeFacts, node_entry: &NodeStatus, run: &ValidRun, number: u64
         failures_before: node_entry.failures,
         by_scheduler: run.pinned.placement == Placement::Scheduler
             || entry::reason(node_entry) == Some(NodeReason::PodRefused),
+        shape: warm.map(|warm| warm.shape.clone()),
     }
 }

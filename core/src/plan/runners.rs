@@ -5,6 +5,7 @@ use std::{
     ops::Deref,
 };
 
+use k8s_openapi::jiff::Timestamp;
 use scriptrunner_api::{
     session::Ack,
     snapshot::Snapshot,
@@ -15,14 +16,29 @@ use super::Taken;
 use crate::{
     in_step::InStep,
     names::short_id,
-    observed::{Observed, PodFacts, SessionFacts},
+    observed::{ContainerFacts, Observed, PodFacts, SessionFacts},
 };
+
+/// The part of a run that a pod works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) run: u64,
+    pub(super) attempt: u32,
+}
+
+impl Part {
+    fn of(snapshot: &Snapshot) -> Self {
+        Self { run: snapshot.record.run, attempt: snapshot.record.attempt }
+    }
+}
 
 /// A pod and its session.
 #[derive(Clone, Copy)]
 pub(super) struct Runner<'a> {
     pub(super) pod: &'a PodFacts,
     session: Option<&'a SessionFacts>,
+    /// What it works on, or worked on last, by the stored status.
+    pub(super) part: Part,
 }
 
 impl<'a> Runner<'a> {
@@ -31,11 +47,35 @@ impl<'a> Runner<'a> {
         node_entry.pod_id.as_ref() == Some(&self.pod.id)
     }
 
-    /// The newest snapshot of its session. One that speaks of another run or attempt is not the pod's, whoever sent it.
+    /// The newest snapshot of its session. One that speaks of another run or attempt than the pod's part tells nothing of
+    /// that part, whoever sent it.
     pub(super) fn live(&self) -> Option<&'a Snapshot> {
-        let snapshot = self.session?.snapshot.as_deref()?;
-        let is_own = (snapshot.record.run, snapshot.record.attempt) == (self.pod.run, self.pod.attempt);
-        is_own.then_some(snapshot)
+        self.newest_snapshot().filter(|snapshot| Part::of(snapshot) == self.part)
+    }
+
+    /// The newest snapshot of its session, whatever it speaks of.
+    pub(super) fn newest_snapshot(&self) -> Option<&'a Snapshot> {
+        self.session?.snapshot.as_deref()
+    }
+
+    /// The run and attempt that it was ordered to go on with; none if it works on what it was made for.
+    pub(super) fn ordered(&self) -> Option<Part> {
+        let made_for = Part { run: self.pod.run, attempt: self.pod.attempt };
+        (self.part != made_for).then_some(self.part)
+    }
+
+    /// Since when its session is missed; none while it is connected. Of a session that this process has never seen, it is
+    /// missed since `since`.
+    pub(super) fn missed_since(&self, since: Timestamp) -> Option<Timestamp> {
+        match self.session {
+            Some(session) if session.connected => None,
+            session => Some(session.and_then(|session| session.left).unwrap_or(since)),
+        }
+    }
+
+    /// When the order of this run was first given to it, by this process.
+    pub(super) fn ordered_at(&self, run: u64) -> Option<Timestamp> {
+        self.session?.ordered.filter(|(ordered, _)| *ordered == run).map(|(_, at)| at)
     }
 
     /// Whether it is connected now.
@@ -82,7 +122,11 @@ impl<'a> Runners<'a> {
         let mut pods: Vec<&PodFacts> = observed.pods.iter().map(Deref::deref).collect();
         pods.sort_by(|left, right| left.uid.cmp(&right.uid));
         let mut sessions = InStep::new(&observed.sessions);
-        let runner = |pod: &'a PodFacts| Runner { pod, session: sessions.get(&pod.uid) };
+        let runner = |pod: &'a PodFacts| Runner {
+            pod,
+            session: sessions.get(&pod.uid),
+            part: Part { run: pod.run, attempt: pod.attempt },
+        };
         let mut all: Vec<Runner<'_>> = pods.iter().copied().map(runner).collect();
         let matched = all.iter().filter(|runner| runner.session.is_some()).count();
         let is_unmatched = |uid: &str| pods.binary_search_by(|pod| pod.uid.as_str().cmp(uid)).is_err();
@@ -97,6 +141,9 @@ impl<'a> Runners<'a> {
             HashMap::new()
         };
         all.sort_by(|left, right| left.pod.node.cmp(&right.pod.node));
+        if let Some(stored) = &observed.previous {
+            assign_parts(&mut all, &stored.nodes);
+        }
         Self { all, vanished }
     }
 
@@ -129,6 +176,54 @@ impl<'a> Runners<'a> {
     pub(super) fn vanished(&self, pod_id: &str) -> Option<&'a Snapshot> {
         self.vanished.get(pod_id).copied()
     }
+}
+
+/// Finds out which pods work on a newer run than they were made for.
+///
+/// **Invariant:** a pod works on what the entry that names it says; its labels only say what it was made for.
+fn assign_parts(all: &mut [Runner<'_>], nodes: &BTreeMap<String, NodeStatus>) {
+    let mut entries = InStep::new(nodes);
+    for on_node in all.chunk_by_mut(|left, right| left.pod.node == right.pod.node) {
+        let Some(node_entry) = on_node.first().and_then(|runner| entries.get(&runner.pod.node)) else {
+            continue;
+        };
+        let of_entry = Part { run: node_entry.run, attempt: node_entry.attempts };
+        let is_made_for = on_node.iter().any(|runner| runner.part == of_entry);
+        for runner in on_node {
+            runner.part = part(runner, node_entry, is_made_for);
+        }
+    }
+}
+
+/// What a pod works on. `is_made_for` says whether some pod of the node was made for what its entry is about.
+fn part(runner: &Runner<'_>, node_entry: &NodeStatus, is_made_for: bool) -> Part {
+    let pod = runner.pod;
+    let made_for = Part { run: pod.run, attempt: pod.attempt };
+    if pod.shape.is_empty() || pod.node_id != node_entry.node_id || pod.run >= node_entry.run {
+        return made_for;
+    }
+    let of_entry = Part { run: node_entry.run, attempt: node_entry.attempts };
+    if runner.is_named_by(node_entry) {
+        return match node_entry.node_state() {
+            state if state.is_active() => of_entry,
+            // A pod that waits is ordered to be the first of its run, or nobody is.
+            _ if node_entry.pod_run > pod.run => Part { run: node_entry.pod_run, attempt: 1 },
+            _ => made_for,
+        };
+    }
+    let is_done = node_entry.node_state().is_done() && node_entry.attempts > 0 && !is_made_for;
+    // No pod is made for a node while another one may run there. So if the entry is done and this pod may still run, there
+    // was no other; of one that has ended, its own words tell.
+    if is_done && (!pod.has_ended() || last_part(runner) == Some(of_entry)) { of_entry } else { made_for }
+}
+
+/// What the runner of a pod that has ended spoke of last.
+fn last_part(runner: &Runner<'_>) -> Option<Part> {
+    let left = match &runner.pod.container {
+        ContainerFacts::Terminated { message, .. } => Snapshot::decode(message).ok(),
+        ContainerFacts::Absent | ContainerFacts::Waiting { .. } | ContainerFacts::Running => None,
+    };
+    left.as_ref().or_else(|| runner.newest_snapshot()).map(Part::of)
 }
 
 /// A walk through all pods from node to node.

@@ -15,7 +15,9 @@ use super::{
 use crate::{
     in_step::InStep,
     observed::{NodeFacts, Observed},
-    results::{Beside, Outcome, PodState, pod_state, reported_end, start_failure, with_last_words},
+    results::{
+        self, Beside, Ordered, Outcome, PodState, pod_state, reported_end, start_failure, with_last_words,
+    },
     validate::ValidRun,
 };
 
@@ -64,8 +66,13 @@ impl Rules<'_> {
         Beside {
             live: runner.live(),
             has_started: node_entry.node_state() == NodeState::Running && runner.is_named_by(node_entry),
-            superseded: runner.pod.run < self.run,
-            endless: self.endless_run == Some(runner.pod.run),
+            superseded: runner.part.run < self.run,
+            endless: self.endless_run == Some(runner.part.run),
+            ordered: runner.ordered().map(|part| Ordered {
+                run: part.run,
+                attempt: part.attempt,
+                given_up: entry::has_given_up_order(node_entry),
+            }),
         }
     }
 }
@@ -95,7 +102,7 @@ fn take_in_runners<'a>(
     let mut of_node = runners.iter().filter(|runner| runner.pod.node_id == node_entry.node_id);
     if node_entry.pod_id.is_some() {
         return match of_node.find(|runner| runner.is_named_by(node_entry)) {
-            Some(runner) if runner.pod.run == node_entry.run => take_in(node_entry, runner, rules),
+            Some(runner) if runner.part.run == node_entry.run => take_in(node_entry, runner, rules),
             Some(runner) => take_in_older(node_entry, runner, rules),
             None => {
                 vanish(node_entry, rules);
@@ -103,12 +110,17 @@ fn take_in_runners<'a>(
             }
         };
     }
-    let newest =
-        of_node.filter(|runner| runner.pod.run == node_entry.run).max_by_key(|runner| runner.pod.attempt)?;
-    if newest.pod.attempt > node_entry.attempts {
+    let newest = of_node
+        .clone()
+        .filter(|runner| runner.part.run == node_entry.run)
+        .max_by_key(|runner| runner.part.attempt);
+    let Some(newest) = newest else {
+        return of_node.find_map(|runner| hear_older(node_entry, runner));
+    };
+    if newest.part.attempt > node_entry.attempts {
         return if is_final(node_entry) { None } else { take_in(node_entry, newest, rules) };
     }
-    if newest.pod.attempt < node_entry.attempts {
+    if newest.part.attempt < node_entry.attempts {
         return None;
     }
     if entry::awaits_answer(node_entry) {
@@ -121,6 +133,12 @@ fn take_in_runners<'a>(
     let live = newest.live()?;
     entry::hear_again(node_entry, live, newest.pod.failures_before, rules.history_limit)
         .then(|| newest.heard(live))
+}
+
+/// What an idle runner says once more of an older run, because it did not hear that all of it is stored.
+fn hear_older<'a>(node_entry: &NodeStatus, runner: &Runner<'a>) -> Option<Heard<'a>> {
+    let newest = runner.newest_snapshot()?;
+    (results::is_final(&newest.record) && entry::holds(node_entry, newest)).then(|| runner.heard(newest))
 }
 
 /// Whether the entry's part of its run is over for good, whatever pods appear.
@@ -140,15 +158,18 @@ fn brings_news(node_entry: &NodeStatus, runner: &Runner<'_>, rules: &Rules<'_>) 
     // A repetition that goes on is open again after every answer, and must not take in the same one for ever.
     snapshot.record.serial > node_entry.serial
         || !beside.endless
-            && (snapshot.record.executions > 0 && !outcome.unseen || !snapshot.history.iter().all(is_known))
+            && (results::has_begun(&snapshot.record) && !outcome.unseen
+                || !snapshot.history.iter().all(is_known))
 }
 
 /// Takes in the newest pod of the entry's own run.
 fn take_in<'a>(node_entry: &mut NodeStatus, runner: &Runner<'a>, rules: &Rules<'_>) -> Option<Heard<'a>> {
     let beside = rules.beside(node_entry, runner);
     let (failures_before, history_limit) = (runner.pod.failures_before, rules.history_limit);
-    entry::reach_attempt(node_entry, runner.pod.attempt);
+    entry::reach_attempt(node_entry, runner.part.attempt);
     match pod_state(runner.pod, beside) {
+        // It is not tried any more: the pod is about to end.
+        PodState::Starting { .. } if beside.ordered.is_some_and(|ordered| ordered.given_up) => {}
         PodState::Starting { reason, message } => {
             let message = if reason.is_empty() { String::new() } else { format!("{reason}: {message}") };
             entry::begin(node_entry, &runner.pod.id, NodeState::Starting, &message);
@@ -211,7 +232,11 @@ fn vanish(node_entry: &mut NodeStatus, rules: &Rules<'_>) {
     let pod_id = node_entry.pod_id.as_deref().unwrap_or_default();
     let live = rules.runners.vanished(pod_id).filter(|live| {
         let Record { run, attempt, .. } = live.record;
-        if is_own { (run, attempt) == (node_entry.run, node_entry.attempts) } else { run < node_entry.run }
+        match node_entry.pod_run {
+            _ if is_own => (run, attempt) == (node_entry.run, node_entry.attempts),
+            0 => run < node_entry.run,
+            pod_run => run == pod_run,
+        }
     });
     let lost = with_last_words(
         live,
@@ -286,7 +311,12 @@ fn waits_for(
     match node_entry.node_state() {
         NodeState::Starting => {
             let runner = runners.iter().find(|runner| runner.is_named_by(node_entry))?;
-            let since = runner.pod.created?;
+            let since = if runner.ordered().is_some() {
+                // That it does not hear of its order has an end of its own.
+                (!node.ready).then_some(run_start)?
+            } else {
+                runner.pod.created?
+            };
             if !node.ready {
                 return Some((
                     since.max(node.ready_since.unwrap_or(since)),

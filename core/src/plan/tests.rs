@@ -6,6 +6,7 @@ mod runner;
 mod sessions;
 mod toy;
 mod walk;
+mod warm;
 
 use std::sync::Arc;
 

@@ -42,6 +42,7 @@ fn pod_with(spec: &str, by_scheduler: bool, session: Option<SessionSettings>) ->
         remaining: valid.pinned.executions(),
         failures_before: 4,
         by_scheduler,
+        shape: None,
     };
     let settings = PodSettings {
         runner_image: "runner:1".into(),
@@ -50,8 +51,10 @@ fn pod_with(spec: &str, by_scheduler: bool, session: Option<SessionSettings>) ->
         handover_seconds: 600,
         linger_seconds: 30,
         token_lifetime_seconds: 3600,
+        reconnect_seconds: 10,
         session,
     };
+    let target = Target { shape: shape(&object, &valid, &settings), ..target };
     build_pod(&object, &valid, &target, &settings)
 }
 

@@ -19,6 +19,7 @@ fn pod(container: ContainerFacts) -> PodFacts {
         run: 2,
         attempt: 1,
         failures_before: 0,
+        shape: String::new(),
         created: Timestamp::from_second(1_800_000_000).ok(),
         presence: Presence::Present,
         deleting: false,

@@ -15,6 +15,7 @@ fn plain_spec_gets_every_default() {
             execution_deadline_seconds: None,
             grace_seconds: 10,
             start_deadline_seconds: 600,
+            idle_seconds: 0,
             history: 5,
             stdout_bytes: 4096,
             stderr_bytes: 4096
@@ -52,6 +53,11 @@ fn each_contradiction_is_named() {
         (
             "{script: x, nodeNames: [a], mode: Privileged, runAs: Root, parallelism: 1, executionDeadlineSeconds: 1}",
             "runAs",
+        ),
+        ("{script: x, nodeNames: [a], runnerIdleSeconds: 86401}", "runnerIdleSeconds is 86401"),
+        (
+            "{script: x, nodeNames: [a], mode: Privileged, runnerIdleSeconds: 1, parallelism: 1, executionDeadlineSeconds: 1}",
+            "runnerIdleSeconds is for mode Normal",
         ),
         ("{script: x, nodeNames: [a], hostFileSystem: {}}", "PrivilegedWithHostFS"),
         ("{script: x, nodeNames: [a], env: [{name: SCRIPTRUNNER_X}]}", "SCRIPTRUNNER_X"),

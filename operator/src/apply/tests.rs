@@ -7,6 +7,7 @@ use scriptrunner_core::observed::Presence;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::metrics::Outcome;
 use crate::scripted::{Answer, Asked, Record, client, context, failure, pressed};
 
 const OWNER: Owner<'_> = Owner { namespace: "ns", name: "sr", uid: "owner" };
@@ -47,7 +48,7 @@ fn numbered(count: usize) -> Vec<Action> {
 
 fn config_map(script: &str) -> ConfigMap {
     serde_json::from_value(json!({"metadata": {"name": "srs-1", "namespace": "ns", "uid": "uid-of-srs-1",
-        "labels": {"scriptrunner.io/uid": "owner"},
+        "labels": {"scriptrunner.io/uid": "owner", "scriptrunner.io/run": "1"},
         "ownerReferences": [{"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner", "name": "sr", "uid": "owner", "controller": true}]},
         "data": {"script": script}, "immutable": true}))
     .unwrap()
@@ -342,4 +343,29 @@ async fn a_config_map_is_deleted_by_its_uid_and_forgotten() {
         assert_eq!(record.all()[0].body["preconditions"], json!({"uid": "uid-of-srs-1"}));
         assert!(context.world.config_maps()["owner"].is_empty());
     }
+}
+
+#[tokio::test]
+async fn an_order_that_nobody_hears_is_no_error_and_costs_no_request() {
+    let (context, record) = served(takes);
+    let order = RunOrder {
+        run: 2,
+        attempt: 1,
+        first_serial: 1,
+        remaining: 1,
+        spec: "{}".to_owned(),
+        script: "true".to_owned(),
+        history_limit: 5,
+        stdout_limit_bytes: 1,
+        stderr_limit_bytes: 1,
+        grace_seconds: 1,
+        execution_deadline_seconds: None,
+    };
+    let send =
+        Action::SendRun { node: "a".to_owned(), pod_uid: "uid-of-srn-a".to_owned(), order: order.into() };
+    let actions = vec![send, creations(&["b"]).remove(0)];
+    assert_eq!(apply(&context, OWNER, actions).await.unwrap(), Progress::Done);
+    assert_eq!(record.brief(), ["POST pods"], "the rest of the plan is performed");
+    let unheard = Outcome { outcome: "not_connected" };
+    assert_eq!(context.metrics.run_orders.get_or_create(&unheard).get(), 1);
 }

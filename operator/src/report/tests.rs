@@ -77,6 +77,7 @@ fn sight(previous: &ScriptRunnerStatus) -> Sight {
         config_map_conflict: None,
         pod_conflicts: BTreeMap::new(),
         sessions: BTreeMap::new(),
+        since: k8s_openapi::jiff::Timestamp::MIN,
     };
     Sight { observed, object, status_is_foreign: false }
 }

@@ -85,6 +85,8 @@ struct Places {
     authorities: Option<Arc<Vec<String>>>,
     stop: Option<String>,
     order: Option<Order>,
+    /// The newest run that was handed out.
+    ordered: u64,
     ping: bool,
     end: Option<End>,
 }
@@ -175,9 +177,13 @@ impl Line {
         self.fill(|places| places.stop = Some(reason.to_owned()));
     }
 
-    /// Run again.
+    /// Run again. Said once on a connection: as long as that lasts nothing is lost.
     pub(super) fn order(&self, order: Order) {
-        self.fill(|places| places.order = Some(order));
+        self.fill(|places| {
+            if places.ordered < order.numbers.run {
+                places.order = Some(order);
+            }
+        });
     }
 
     /// Ask whether somebody is there.
@@ -225,6 +231,7 @@ impl Line {
             return Some(Next::Say(ToRunner::Stop { reason }.encode()));
         }
         if let Some(order) = places.order.take() {
+            places.ordered = order.numbers.run;
             drop(places);
             return Some(Next::Say(order.message()));
         }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use k8s_openapi::jiff::Timestamp;
 use scriptrunner_api::{
     session::{Ack, SnapshotPart},
     v1alpha1::Execution,
@@ -46,6 +47,10 @@ struct Entry {
     line: Option<Arc<Line>>,
     /// One that has not said hello yet.
     candidate: Option<Arc<Line>>,
+    /// When the last connection that spoke for the pod ended.
+    left: Option<Timestamp>,
+    /// The newest run that was ordered, and when first.
+    ordered: Option<(u64, Timestamp)>,
     missing_since: Option<Instant>,
 }
 
@@ -84,13 +89,14 @@ impl Table {
     }
 
     /// It is over. True if it was the one that spoke for its pod.
-    pub(super) fn leave(&mut self, line: &Line) -> bool {
+    pub(super) fn leave(&mut self, line: &Line, now: Timestamp) -> bool {
         let Some(entry) = self.pods.get_mut(&line.speaker().pod_uid) else { return false };
         entry.candidate.take_if(|candidate| candidate.id() == line.id());
         if !entry.is_current(line) {
             return false;
         }
         entry.line = None;
+        entry.left = Some(now);
         self.connected -= 1;
         self.change(&line.speaker().pod_uid, |brought| brought.abandon(line.id()));
         true
@@ -126,8 +132,12 @@ impl Table {
     /// What sessions brought for a pod.
     pub(super) fn facts(&self, pod_uid: &str) -> Option<SessionFacts> {
         let entry = self.pods.get(pod_uid)?;
-        let facts =
-            SessionFacts { connected: entry.line.is_some(), snapshot: entry.brought.snapshot().cloned() };
+        let facts = SessionFacts {
+            connected: entry.line.is_some(),
+            left: entry.left,
+            ordered: entry.ordered,
+            snapshot: entry.brought.snapshot().cloned(),
+        };
         (facts != SessionFacts::default()).then_some(facts)
     }
 
@@ -167,6 +177,16 @@ impl Table {
     /// The connection that speaks for the pod.
     pub(super) fn line(&self, pod_uid: &str) -> Option<&Arc<Line>> {
         self.pods.get(pod_uid)?.line.as_ref()
+    }
+
+    /// The connection that is to hear an order, if there is one.
+    pub(super) fn line_to_order(&mut self, pod_uid: &str, run: u64, now: Timestamp) -> Option<&Arc<Line>> {
+        let entry = self.pods.get_mut(pod_uid)?;
+        let line = entry.line.as_ref()?;
+        if entry.ordered.is_none_or(|(ordered, _)| ordered < run) {
+            entry.ordered = Some((run, now));
+        }
+        Some(line)
     }
 
     /// Every connection, also those that have not said hello.

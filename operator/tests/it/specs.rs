@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::{admin, definition, refusal, send};
 
 /// A spec that is refused, as YAML, and the words that say why.
-const REFUSED: [(&str, &str); 47] = [
+const REFUSED: [(&str, &str); 52] = [
     (
         "{script: x, nodeNames: [a], mode: Priviledged}",
         r#"spec.mode: Unsupported value: "Priviledged": supported values: "Normal", "Privileged", "PrivilegedWithHostFS""#,
@@ -116,6 +116,26 @@ const REFUSED: [(&str, &str); 47] = [
         "{script: x, nodeNames: [a], mode: Privileged, parallelism: 1, executionDeadlineSeconds: 1, runAs: Root}",
         "runAs is for mode Normal only; remove it: a privileged mode always runs as root",
     ),
+    (
+        "{script: x, nodeNames: [a], runnerIdleSeconds: 86401}",
+        "spec.runnerIdleSeconds in body should be less than or equal to 86400",
+    ),
+    (
+        "{script: x, nodeNames: [a], runnerIdleSeconds: -1}",
+        "spec.runnerIdleSeconds in body should be greater than or equal to 0",
+    ),
+    (
+        "{script: x, nodeNames: [a], runnerIdleSeconds: 1.5}",
+        "spec.runnerIdleSeconds in body must be of type integer",
+    ),
+    (
+        "{script: x, nodeNames: [a], runnerIdleSeconds: 10m}",
+        "spec.runnerIdleSeconds in body must be of type integer",
+    ),
+    (
+        "{script: x, nodeNames: [a], mode: Privileged, parallelism: 1, executionDeadlineSeconds: 1, runnerIdleSeconds: 1}",
+        "runnerIdleSeconds is for mode Normal only; remove it: the pod of a privileged mode ends with its run",
+    ),
     ("{script: x, nodeNames: [a], runAs: root}", r#"spec.runAs: Unsupported value: "root""#),
     ("{script: x, nodeNames: [a], hostFileSystem: {}}", "hostFileSystem needs mode: PrivilegedWithHostFS"),
     (
@@ -163,7 +183,7 @@ const REFUSED: [(&str, &str); 47] = [
 ];
 
 /// Specs that are accepted; together they use every field.
-const ACCEPTED: [&str; 15] = [
+const ACCEPTED: [&str; 17] = [
     "{script: x, nodeLabelSelector: {}}",
     "{script: x, nodeNames: [a, b]}",
     "{script: x, nodeNames: [a], mode: null, args: null, env: null, runAs: null, historyLimit: null, nodeLabelSelector: null, repeat: null, output: null}",
@@ -172,6 +192,8 @@ const ACCEPTED: [&str; 15] = [
     "{script: x, nodeNames: [a], placement: Direct, output: {stdoutLimitBytes: 0, stderrLimitBytes: 65536}}",
     "{script: x, nodeNames: [a], repeat: {periodSeconds: 1, count: 1000000, initialDelaySeconds: 0, stopOn: Failure}}",
     "{script: x, nodeNames: [a], repeat: {periodSeconds: 2678400, stopOn: Success}}",
+    "{script: x, nodeNames: [a], runnerIdleSeconds: 86400}",
+    "{script: x, nodeNames: [a], mode: Privileged, repeat: {periodSeconds: 1}, runnerIdleSeconds: 0}",
     "{script: x, nodeNames: [a], parallelism: '100%', executionDeadlineSeconds: 31536000}",
     "{script: x, nodeNames: [a], parallelism: 1, executionDeadlineSeconds: 1, repeat: {periodSeconds: 1, count: 2}}",
     "{script: x, nodeNames: [a], mode: Privileged, parallelism: 1%, executionDeadlineSeconds: 1, env: [{name: A, valueFrom: {secretKeyRef: {name: a, key: b, optional: true}}}]}",

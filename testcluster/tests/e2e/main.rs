@@ -21,4 +21,5 @@ mod python_index;
 mod samples;
 mod stage;
 mod submitted;
+mod warm;
 mod whole_cluster;

@@ -83,6 +83,7 @@ fn every_sample_has_its_test() {
         "pip",
         "privileged",
         "repeat",
+        "warm",
         "watch",
     ];
     assert_eq!(found, tested.map(str::to_owned).into());
@@ -312,6 +313,25 @@ async fn watch_is_answered_while_it_runs() {
             );
         }
         watch.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn warm_runs_an_edit_in_the_pods_that_stayed() {
+    in_given_namespace("default", async |stage| {
+        let warm = apply(&stage.client, "warm.yaml", |_| {}).await;
+        let object = warm.until_complete().await;
+        assert_whole(&stage, &object);
+        warm.edit(json!({"spec": {"args": ["/tmp"]}})).await;
+        let object = warm.until_complete().await;
+        assert_eq!((run_number(&object), status(&object).succeeded), (2, 3));
+        for node in stage.cluster.node_names() {
+            let outputs: Vec<_> = entry(&object, &node).history.iter().map(|it| it.stdout.as_str()).collect();
+            assert!(outputs[0].starts_with("/ has ") && outputs[1].starts_with("/tmp has "), "{outputs:?}");
+            assert!(outputs.iter().all(|output| output.ends_with(" GiB\n")), "{outputs:?}");
+        }
+        warm.delete().await;
     })
     .await;
 }

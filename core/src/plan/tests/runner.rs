@@ -2,6 +2,7 @@
 
 use scriptrunner_api::{
     labels::PROTOCOL,
+    session::RunOrder,
     snapshot::{Record, Snapshot},
     v1alpha1::Execution,
 };
@@ -9,11 +10,32 @@ use scriptrunner_api::{
 /// Executions that a runner keeps.
 pub(super) const KEPT: usize = 5;
 
+fn blank() -> Record {
+    Record {
+        protocol: PROTOCOL,
+        boot: String::new(),
+        run: 0,
+        attempt: 0,
+        seq: 1,
+        state: "Running".into(),
+        reason: String::new(),
+        message: String::new(),
+        executions: 0,
+        failures: 0,
+        serial: 0,
+        handed_over: false,
+        exit_code: None,
+        signal: None,
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct ToyRunner {
     pub(super) record: Record,
     pub(super) history: Vec<Execution>,
     first_serial: u64,
+    /// What was counted when the part began that it works on.
+    before: (u64, u64),
 }
 
 impl ToyRunner {
@@ -21,27 +43,36 @@ impl ToyRunner {
     pub(super) fn new(boot: &str, args: &[String]) -> Self {
         let arg = |name: &str| args[args.iter().position(|arg| arg == name).unwrap() + 1].as_str();
         let record = Record {
-            protocol: PROTOCOL,
             boot: boot.into(),
             run: arg("--run").parse().unwrap(),
             attempt: arg("--attempt").parse().unwrap(),
-            seq: 1,
-            state: "Running".into(),
-            reason: String::new(),
-            message: String::new(),
-            executions: 0,
-            failures: 0,
-            serial: 0,
-            handed_over: false,
-            exit_code: None,
-            signal: None,
+            ..blank()
         };
-        Self { record, history: Vec::new(), first_serial: arg("--first-serial").parse().unwrap() }
+        Self {
+            record,
+            history: Vec::new(),
+            first_serial: arg("--first-serial").parse().unwrap(),
+            before: (0, 0),
+        }
+    }
+
+    /// Begins the part of another run that came over the session.
+    pub(super) fn go_on(&mut self, order: &RunOrder) {
+        assert!(self.is_done() && order.run > self.record.run);
+        let Record { executions, failures, seq, boot, .. } = self.record.clone();
+        let (run, attempt) = (order.run, order.attempt);
+        self.record = Record { executions, failures, boot, seq: seq + 1, run, attempt, ..blank() };
+        (self.history, self.first_serial, self.before) =
+            (Vec::new(), order.first_serial, (executions, failures));
+    }
+
+    /// Executions of the part that it works on.
+    pub(super) fn executions(&self) -> u64 {
+        self.record.executions - self.before.0
     }
 
     pub(super) fn is_executing(&self) -> bool {
-        self.record.executions > 0
-            && self.history.last().is_none_or(|newest| newest.serial < self.record.serial)
+        self.executions() > 0 && self.history.last().is_none_or(|newest| newest.serial < self.record.serial)
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -50,7 +81,7 @@ impl ToyRunner {
 
     pub(super) fn begin(&mut self) {
         assert!(!self.is_executing() && !self.is_done());
-        self.record.serial = self.first_serial + self.record.executions;
+        self.record.serial = self.first_serial + self.executions();
         self.record.executions += 1;
         (self.record.exit_code, self.record.signal) = (None, None);
         self.record.seq += 1;
@@ -89,7 +120,11 @@ impl ToyRunner {
 
     /// Everything was executed.
     pub(super) fn complete(&mut self) {
-        if self.record.failures == 0 { self.end("Succeeded", "") } else { self.end("Failed", "ScriptFailed") }
+        if self.record.failures == self.before.1 {
+            self.end("Succeeded", "");
+        } else {
+            self.end("Failed", "ScriptFailed");
+        }
     }
 
     pub(super) fn execute(&mut self, code: i32) {

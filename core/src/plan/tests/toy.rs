@@ -11,6 +11,7 @@ use k8s_openapi::{
 };
 use scriptrunner_api::{
     labels::PROTOCOL,
+    session::RunOrder,
     snapshot::{Record, Snapshot},
     v1alpha1::{Execution, ScriptRunner, ScriptRunnerStatus},
 };
@@ -23,18 +24,21 @@ use crate::{
         StoredStatus,
     },
     plan::{Action, Plan, Taken, plan},
-    pod::PodSettings,
+    pod::{PodSettings, SessionSettings},
     validate::validate,
 };
 
 pub(super) struct Toy {
     pub(super) observed: Observed,
     pub(super) now: Timestamp,
+    pub(super) settings: PodSettings,
     pub(super) created: usize,
     pub(super) writes: usize,
     /// Performs only so many actions of the next plan and loses its status.
     pub(super) crash_after: Option<usize>,
     pub(super) pods_made: Vec<Pod>,
+    /// What runners were told, by UID of the pod.
+    pub(super) orders: Vec<(String, Arc<RunOrder>)>,
     /// What the last written or unchanged status acknowledged.
     pub(super) taken: Vec<Taken>,
 }
@@ -63,12 +67,15 @@ impl Toy {
                 config_map_conflict: None,
                 pod_conflicts: BTreeMap::default(),
                 sessions: BTreeMap::new(),
+                since: Timestamp::from_second(1_800_000_000).unwrap(),
             },
             now: Timestamp::from_second(1_800_000_000).unwrap(),
+            settings: settings(),
             created: 0,
             writes: 0,
             crash_after: None,
             pods_made: Vec::new(),
+            orders: Vec::new(),
             taken: Vec::new(),
         };
         (1..=nodes).for_each(|number| toy.add_node(&format!("n{number}")));
@@ -169,7 +176,11 @@ impl Toy {
     }
 
     pub(super) fn hear_pod(&mut self, uid: String, runner: &ToyRunner) {
-        let session = SessionFacts { connected: true, snapshot: Some(runner.snapshot().into()) };
+        let session = SessionFacts {
+            connected: true,
+            snapshot: Some(runner.snapshot().into()),
+            ..SessionFacts::default()
+        };
         self.observed.sessions.insert(uid, session);
     }
 
@@ -237,7 +248,7 @@ impl Toy {
     /// One reconcile; whether it changed anything.
     pub(super) fn step(&mut self) -> bool {
         let valid = validate(&self.observed.object.spec);
-        let Plan { actions, .. } = plan(&valid, &self.observed, &settings(), self.now);
+        let Plan { actions, .. } = plan(&valid, &self.observed, &self.settings, self.now);
         let mut changed = false;
         let limit = self.crash_after.take();
         for action in actions.into_iter().take(limit.unwrap_or(usize::MAX)) {
@@ -246,7 +257,7 @@ impl Toy {
         if limit.is_some() {
             return true;
         }
-        let Plan { status, answers, taken, .. } = plan(&valid, &self.observed, &settings(), self.now);
+        let Plan { status, answers, taken, .. } = plan(&valid, &self.observed, &self.settings, self.now);
         self.observed.known_answers = answers;
         self.taken = taken;
         if let Some(status) = status
@@ -267,6 +278,7 @@ impl Toy {
                     uid: format!("uid-of-{name}"),
                     name,
                     owner_uid: self.observed.object.uid.clone(),
+                    run: config_map.metadata.labels.unwrap()["scriptrunner.io/run"].parse().unwrap(),
                 });
             }
             Action::DeleteConfigMap { uid, .. } => {
@@ -287,6 +299,10 @@ impl Toy {
                 let facts = PodFacts::of(&made).expect("our own pod should carry our marks");
                 self.observed.pods.push(Arc::new(facts));
                 self.pods_made.push(made);
+            }
+            Action::SendRun { pod_uid, order, .. } => {
+                self.orders.push((pod_uid, order));
+                return false;
             }
             Action::DeletePod { uid, .. } => {
                 let pod =
@@ -370,6 +386,15 @@ pub(super) fn handed_over(executions: u64) -> String {
     record("Running", "NoSession", executions, 0, "tick")
 }
 
+/// Settings of an operator that has a door for runners.
+pub(super) fn settings_with_sessions() -> PodSettings {
+    let (address, name) = ("10.96.0.7:8443".into(), "operator".into());
+    PodSettings {
+        session: Some(SessionSettings { address, name, authorities: vec!["QQ==".into()] }),
+        ..settings()
+    }
+}
+
 pub(super) fn settings() -> PodSettings {
     PodSettings {
         runner_image: "runner".into(),
@@ -378,6 +403,7 @@ pub(super) fn settings() -> PodSettings {
         handover_seconds: 600,
         linger_seconds: 30,
         token_lifetime_seconds: 3600,
+        reconnect_seconds: 10,
         session: None,
     }
 }

@@ -1,10 +1,17 @@
 //! Which connection counts, and what is kept for how long.
 
 use k8s_openapi::jiff::Timestamp;
-use scriptrunner_api::{labels::PROTOCOL, session::ToRunner, snapshot::Record};
+use scriptrunner_api::{
+    labels::PROTOCOL,
+    session::{RunOrder, ToRunner},
+    snapshot::Record,
+};
 
 use super::*;
-use crate::sessions::{line::Next, tests::speaker};
+use crate::sessions::{
+    line::{Next, Order},
+    tests::speaker,
+};
 
 fn line(id: u64, pod: &str) -> Arc<Line> {
     Arc::new(Line::new(id, Arc::new(speaker(pod)), Timestamp::MIN))
@@ -66,9 +73,9 @@ fn newest_connection_speaks_for_its_pod() {
     assert_eq!(table.bring(&older, part(2, 1)), Ok(false), "what it still says is not heard");
     assert_eq!(table.bring(&newer, part(3, 1)), Ok(true));
     assert_eq!((seq(&table, "pod"), table.connected()), (Some(3), 1));
-    assert!(!table.leave(&older), "its end changes nothing");
+    assert!(!table.leave(&older, Timestamp::MIN), "its end changes nothing");
     assert!(table.facts("pod").unwrap().connected);
-    assert!(table.leave(&newer));
+    assert!(table.leave(&newer, Timestamp::MIN));
     assert_eq!((table.facts("pod").unwrap().connected, table.connected()), (false, 0));
     assert_eq!(seq(&table, "pod"), Some(3), "what was brought stays until it is stored");
 }
@@ -91,7 +98,7 @@ fn connection_that_only_waited_leaves_nothing() {
     let mut table = Table::default();
     let waiting = line(1, "pod");
     table.admit(Arc::clone(&waiting));
-    assert!(!table.leave(&waiting));
+    assert!(!table.leave(&waiting, Timestamp::MIN));
     assert_eq!((table.facts("pod"), table.lines().count()), (None, 0));
 }
 
@@ -175,13 +182,13 @@ fn sum_of_bytes_follows_what_is_kept() {
     table.bring(&a, half).unwrap();
     table.bring(&b, part(1, 7_000)).unwrap();
     assert!(table.bytes > 12_000);
-    table.leave(&a);
+    table.leave(&a, Timestamp::MIN);
     assert!(table.bytes > 7_000 && table.bytes < 8_000, "{}", table.bytes);
     table.forget("b");
     assert_eq!((table.bytes, table.connected()), (0, 0));
     let Some(Next::End(End::Refused(refusal))) = next(&b) else { panic!("its session ends") };
     assert_eq!(refusal.word, "pod_gone");
-    assert!(!table.leave(&b));
+    assert!(!table.leave(&b, Timestamp::MIN));
 }
 
 #[test]
@@ -189,7 +196,7 @@ fn pods_that_no_watch_knows_are_forgotten_after_a_while() {
     let mut table = Table::default();
     let line = seated(&mut table, 1, "gone");
     table.bring(&line, part(1, 10)).unwrap();
-    table.leave(&line);
+    table.leave(&line, Timestamp::MIN);
     table.mark_stored("gone");
     let start = Instant::now();
     table.forget_missing(start, |_| true);
@@ -201,4 +208,48 @@ fn pods_that_no_watch_knows_are_forgotten_after_a_while() {
     assert!(table.facts("gone").is_some(), "it was known meanwhile");
     table.forget_missing(start + KEPT * 2, |_| false);
     assert_eq!((table.facts("gone"), table.bytes), (None, 0));
+}
+
+#[test]
+fn order_is_said_once_on_a_connection_and_again_on_the_next() {
+    let mut table = Table::default();
+    let at = |second| Timestamp::from_second(second).unwrap();
+    assert!(table.line_to_order("pod", 2, at(1)).is_none(), "nobody is there");
+    let older = seated(&mut table, 1, "pod");
+    let numbers = |run| RunOrder {
+        run,
+        attempt: 1,
+        first_serial: 1,
+        remaining: 1,
+        spec: String::new(),
+        script: String::new(),
+        history_limit: 5,
+        stdout_limit_bytes: 1,
+        stderr_limit_bytes: 1,
+        grace_seconds: 1,
+        execution_deadline_seconds: None,
+    };
+    let order = |run| Order { numbers: numbers(run), spec: "{}".into(), script: "true".into() };
+    let said = |line: &Line| match next(line) {
+        Some(Next::Say(message)) => matches!(ToRunner::decode(&message), Ok(ToRunner::Run(_))),
+        Some(Next::Ping | Next::End(_)) | None => false,
+    };
+    table.line_to_order("pod", 2, at(1)).unwrap().order(order(2));
+    assert!(said(&older));
+    for run in [2, 1] {
+        table.line_to_order("pod", run, at(5)).unwrap().order(order(run));
+        assert_eq!(next(&older), None, "it lasts, so it was heard");
+    }
+    let facts = table.facts("pod").unwrap();
+    assert_eq!((facts.connected, facts.left, facts.ordered), (true, None, Some((2, at(1)))));
+    table.leave(&older, at(6));
+    let facts = table.facts("pod").unwrap();
+    assert_eq!((facts.connected, facts.left), (false, Some(at(6))));
+    assert!(table.line_to_order("pod", 2, at(7)).is_none());
+    let newer = seated(&mut table, 2, "pod");
+    table.line_to_order("pod", 2, at(8)).unwrap().order(order(2));
+    assert!(said(&newer), "the older connection may have lost it");
+    table.line_to_order("pod", 3, at(9)).unwrap().order(order(3));
+    assert!(said(&newer));
+    assert_eq!(table.facts("pod").unwrap().ordered, Some((3, at(9))));
 }

@@ -18,6 +18,7 @@ fn pod(uid: &str, resource_version: u64) -> PodFacts {
         run: 1,
         attempt: 1,
         failures_before: 0,
+        shape: String::new(),
         created: None,
         presence: Presence::Present,
         deleting: false,
