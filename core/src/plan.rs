@@ -127,6 +127,7 @@ pub fn plan(
             targets::judge(&mut draft, run, observed);
             settle::enforce_start_deadlines(&mut draft, run, observed, &runners);
             actions.extend(warm::orders(&mut draft, run, observed, &runners, settings));
+            warm::keep_parts(&mut draft, &runners);
             idle = Warm::of(&draft, run, observed, settings);
             actions.extend(pacing::start(&mut draft, run, observed, &runners, settings, idle.as_ref()));
         }

@@ -192,8 +192,8 @@ pub struct NodeStatus {
     /// than the entry.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pod_serial: u64,
-    /// The run that that pod works on, while it is of an older run than the entry; its runner may have gone on to it from
-    /// the run that the pod was made for.
+    /// The run that that pod's runner was ordered to go on with after the one that the pod was made for, while both are
+    /// older than the entry.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pod_run: u64,
     /// Since when the Node object is gone; such an entry is kept for at most a day.

@@ -37,7 +37,7 @@ pub(super) fn reason(entry: &NodeStatus) -> Option<NodeReason> {
 pub(super) fn reset_for_run(entry: &mut NodeStatus, run: u64) {
     let state = entry.node_state();
     if state.is_active() && entry.pod_id.is_some() {
-        (entry.pod_serial, entry.pod_run) = (entry.serial, entry.run);
+        entry.pod_serial = entry.serial;
         // Kept only to tell that the newest execution is in flight.
         entry.seq = entry.seq.filter(|_| !has_newest_result(entry));
     } else if state != NodeState::Pending || entry.pod_id.is_none() {

@@ -19,6 +19,8 @@ use crate::{
 
 /// Runs kept in `recentRuns`.
 const RECENT_RUNS: usize = 10;
+/// What an entry takes to say which run the pod that it waits for goes on with, a run of six digits.
+const POD_RUN_BYTES: usize = "\"podRun\":999999,".len();
 
 /// The run if nothing outside the spec stands against it.
 pub(super) fn accept<'a>(
@@ -50,7 +52,8 @@ fn check_size(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
     let previous = observed.previous.as_ref().and_then(|previous| previous.run.as_ref());
     let number = previous.map_or(0, |run| run.number) + 1;
     let fits = |names: &[&str]| {
-        budget::floor_fits(names.iter().copied(), number, run.pinned.executions(), other_bytes)
+        let parts = if run.limits.idle_seconds > 0 { names.len() * POD_RUN_BYTES } else { 0 };
+        budget::floor_fits(names.iter().copied(), number, run.pinned.executions(), other_bytes + parts)
     };
     if fits(&names) {
         return Ok(());

@@ -149,6 +149,18 @@ pub(super) fn is_idle(runner: &Runner<'_>, node_entry: &NodeStatus) -> bool {
             || runner.newest_snapshot().is_some_and(|newest| waits(&newest.record)))
 }
 
+/// An entry of a newer run that waits for the end of a pod says which run that one was ordered to go on with.
+pub(super) fn keep_parts(draft: &mut Draft<'_>, runners: &Runners<'_>) {
+    for runner in runners.all().iter().filter(|runner| runner.ordered().is_some()) {
+        if let Some(node_entry) = draft.status.nodes.get_mut(&runner.pod.node)
+            && node_entry.node_state() == NodeState::Pending
+            && runner.is_named_by(node_entry)
+        {
+            node_entry.pod_run = runner.part.run;
+        }
+    }
+}
+
 /// The orders to give now: to every runner that is assigned to the run and was not heard of it. One that cannot be reached
 /// is given up.
 pub(super) fn orders(
