@@ -13,6 +13,7 @@ mod settle;
 mod targets;
 mod warm;
 
+pub use pacing::MOST_CREATIONS;
 pub(crate) use targets::TOLERATED_TAINTS;
 
 use std::sync::Arc;
@@ -73,13 +74,15 @@ pub enum Action {
         uid: String,
         /// Why, for the log.
         why: &'static str,
+        /// Whether nothing waits for its end: what it did is stored, or it has ended.
+        is_over: bool,
     },
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Writes to children, in this order.
+    /// Writes to children, in this order; at most [`MOST_CREATIONS`] pods to create, however many there are to be.
     pub actions: Vec<Action>,
     /// The status that is true now; none if it must not be touched.
     pub status: Option<ScriptRunnerStatus>,

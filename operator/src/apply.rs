@@ -1,6 +1,6 @@
 //! The only writes to children: performs the actions of a plan, in their order.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -12,14 +12,15 @@ use scriptrunner_api::session::RunOrder;
 use scriptrunner_core::{
     adopt::{config_map_difference, pod_difference},
     observed::{ConfigMapFacts, ObjectFacts, PodConflict, PodFacts},
-    plan::Action,
+    plan::{Action, MOST_CREATIONS},
 };
 
 use crate::{
-    concurrently::{MOST_AT_ONCE, Progress, concurrently},
+    concurrently::{MOST_AT_ONCE, MOST_UNHURRIED, Progress, in_turn},
     context::Context,
     error::Error,
     metrics::Metrics,
+    world::memory::Memory,
 };
 
 /// Whose children are written.
@@ -39,13 +40,16 @@ impl<'a> From<&'a ObjectFacts> for Owner<'a> {
     }
 }
 
-/// Performs the actions, for about as long as a status may wait to be written: what happens meanwhile to thousands of pods is
-/// to be seen meanwhile. Refusals by the state of the cluster (quota, admission) are remembered and stop the creations of this
+/// Shortest time for the actions of one plan: a plan costs time as well.
+const SHORTEST: Duration = Duration::from_millis(200);
+
+/// Performs the actions until the status may be written, or for as long as it then may not: what happens meanwhile to
+/// thousands of pods is to be seen meanwhile. Refusals by the state of the cluster (quota, admission) are remembered and stop the creations of this
 /// plan; failures of the API server are errors.
 pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -> Result<Progress, Error> {
-    let until = Context::instant() + context.config.timers.status_interval;
+    let until = until(context, object);
     let mut creations = Vec::new();
-    let mut deletions = Vec::new();
+    let (mut stops, mut cleanups) = (Vec::new(), Vec::new());
     if !actions.iter().any(|action| matches!(action, Action::CreateConfigMap(_) | Action::CreatePod { .. })) {
         // Nothing is asked for any more, so nothing is refused.
         context
@@ -55,18 +59,56 @@ pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -
     for action in actions {
         match action {
             Action::CreateConfigMap(config_map) => create_config_map(context, object, &config_map).await?,
-            Action::CreatePod { node, pod } => creations.push((node, *pod)),
+            Action::CreatePod { node, pod } => creations.push((node, pod)),
             Action::SendRun { node, pod_uid, order } => send_run(context, object, &node, &pod_uid, &order),
-            Action::DeletePod { name, uid, why } => deletions.push((name, uid, why)),
+            Action::DeletePod { name, uid, why, is_over: false } => stops.push((name, uid, why)),
+            Action::DeletePod { name, uid, why, is_over: true } => cleanups.push((name, uid, why)),
             Action::DeleteConfigMap { name, uid } => delete_config_map(context, object, &name, uid).await?,
         }
     }
-    // Deletions first: they make room, for a quota as well.
-    let calls = deletions.iter().map(|(name, uid, why)| delete_pod(context, object, name, uid, why));
-    match concurrently(calls.collect(), Some(until)).await? {
-        Progress::Done => create_pods(context, object, &creations, until).await,
-        Progress::Unfinished => Ok(Progress::Unfinished),
+    // What must end makes room, and others wait for it; for what is over nobody waits.
+    if delete_pods(context, object, &stops, MOST_AT_ONCE, until).await? == Progress::Unfinished
+        || create_pods(context, object, &creations, until).await? == Progress::Unfinished
+    {
+        return Ok(Progress::Unfinished);
     }
+    let cleaned = if cleanups.is_empty() {
+        Progress::Done
+    } else if let Some(_turn) = context.turns.clean_up() {
+        delete_pods(context, object, &cleanups, MOST_UNHURRIED, until).await?
+    } else {
+        Progress::Unhurried
+    };
+    Ok(if is_cut(context, object, &creations) { Progress::Unfinished } else { cleaned })
+}
+
+fn until(context: &Context, object: Owner<'_>) -> Instant {
+    let now = Context::instant();
+    let latest = now + context.config.timers.status_interval;
+    let due = context.world.remember(object.uid, |memory| memory.due).unwrap_or(latest);
+    due.clamp(now + SHORTEST, latest)
+}
+
+/// Whether there are more pods to create than a plan has room for. Names that are taken come last in it, and are not tried
+/// again at once.
+fn is_cut(context: &Context, object: Owner<'_>, creations: &[(String, Box<Pod>)]) -> bool {
+    let is_held_up = |memory: &mut Memory| {
+        let last = creations.last().is_some_and(|(node, _)| memory.pod_conflicts.contains_key(node));
+        last || memory.refusal.is_some()
+    };
+    creations.len() >= MOST_CREATIONS && !context.world.remember(object.uid, is_held_up)
+}
+
+/// Deletes pods, each given by name, UID and why.
+async fn delete_pods(
+    context: &Context,
+    object: Owner<'_>,
+    pods: &[(String, String, &'static str)],
+    most: usize,
+    until: Instant,
+) -> Result<Progress, Error> {
+    let calls = pods.iter().map(|(name, uid, why)| delete_pod(context, object, name, uid, why));
+    in_turn(&context.turns, most, calls.collect(), Some(until)).await
 }
 
 /// Tells an idle runner to go on. One that is not there any more is told at a later look, or not at all.
@@ -237,7 +279,7 @@ pub async fn delete_pod(
 async fn create_pods(
     context: &Context,
     object: Owner<'_>,
-    creations: &[(String, Pod)],
+    creations: &[(String, Box<Pod>)],
     until: Instant,
 ) -> Result<Progress, Error> {
     let asked_to_wait = context.pressure.hold(Context::instant()).is_some();
@@ -250,18 +292,25 @@ async fn create_pods(
     let mut rest = creations.iter().peekable();
     let mut under_way = FuturesUnordered::new();
     let (mut room, mut refusal, mut outcome) = (room.max(1), None, Ok(()));
+    let mut progress = Progress::Done;
     loop {
         let is_time = Context::instant() < until;
         while under_way.len() < room && is_time && refusal.is_none() && outcome.is_ok() {
             let Some((node, pod)) = rest.next() else { break };
-            under_way.push(create_pod(context, object, node, pod));
+            under_way.push(async move {
+                match context.turns.take(Some(until)).await {
+                    Some(_turn) => create_pod(context, object, node, pod).await.map(Some),
+                    None => Ok(None),
+                }
+            });
         }
         match under_way.next().await {
-            Some(Ok(None)) => {
+            Some(Ok(None)) => progress = Progress::Unfinished,
+            Some(Ok(Some(None))) => {
                 room = (room + 1).min(MOST_AT_ONCE);
                 context.world.remember(object.uid, |memory| memory.refusal = None);
             }
-            Some(Ok(refused)) => refusal = refused,
+            Some(Ok(Some(refused))) => refusal = refused,
             Some(Err(error)) => outcome = outcome.and(Err(error)),
             None => break,
         }
@@ -271,7 +320,7 @@ async fn create_pods(
         return outcome.map(|()| Progress::Done);
     }
     outcome?;
-    if rest.peek().is_none() {
+    if rest.peek().is_none() && progress == Progress::Done {
         return Ok(Progress::Done);
     }
     context.world.remember(object.uid, |memory| memory.room = room);

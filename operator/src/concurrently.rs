@@ -1,13 +1,19 @@
-//! Many calls of the API server at the same time, for one object.
+//! Many calls of the API server at the same time: so many for one object, and no more than as many for all together.
 
 use std::time::Instant;
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout_at,
+};
 
 use crate::{context::Context, error::Error};
 
-/// Most calls for one object at the same time.
+/// Most calls at the same time, for one object and for all.
 pub const MOST_AT_ONCE: usize = 32;
+/// The same for what nobody waits for.
+pub const MOST_UNHURRIED: usize = 2;
 
 /// How much was done in the time that there was.
 #[must_use]
@@ -15,31 +21,107 @@ pub const MOST_AT_ONCE: usize = 32;
 pub enum Progress {
     /// Everything, or as much as the API server let pass.
     Done,
+    /// Nothing is left but to clean up, which another object does now.
+    Unhurried,
     /// The time was up before.
     Unfinished,
 }
 
-/// Makes the calls, many at the same time. After a failure none is begun any more, nor after `until`, and those under way are
-/// waited for: nobody could say what a call has done that was given up.
-pub async fn concurrently<F>(calls: Vec<F>, until: Option<Instant>) -> Result<Progress, Error>
+impl Progress {
+    /// What two parts come to.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unfinished, _) | (_, Self::Unfinished) => Self::Unfinished,
+            (Self::Unhurried, _) | (_, Self::Unhurried) => Self::Unhurried,
+            (Self::Done, Self::Done) => Self::Done,
+        }
+    }
+}
+
+/// Turns of the writes to children, of all objects. An API server that has more before it than it can do makes everything
+/// wait as long, the results of a hundred other objects too; so what it cannot do yet waits here, first come, first served.
+pub struct Turns {
+    all: Semaphore,
+    cleaning: Semaphore,
+}
+
+/// The right to a call, until it is dropped.
+pub type Turn<'a> = SemaphorePermit<'a>;
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { all: Semaphore::new(MOST_AT_ONCE), cleaning: Semaphore::new(1) }
+    }
+}
+
+impl Turns {
+    /// Waits for a turn; none if it has not come at `until`.
+    pub async fn take(&self, until: Option<Instant>) -> Option<Turn<'_>> {
+        // It is never closed.
+        match until {
+            Some(until) => timeout_at(until.into(), self.all.acquire()).await.ok()?.ok(),
+            None => self.all.acquire().await.ok(),
+        }
+    }
+
+    /// The right to clean up, if no other object does: nobody waits for that.
+    pub fn clean_up(&self) -> Option<Turn<'_>> {
+        self.cleaning.try_acquire().ok()
+    }
+}
+
+/// Makes the calls, at most so many at the same time, each in its turn. After a failure none is begun any more, nor after
+/// `until`, and those under way are waited for: nobody could say what a call has done that was given up.
+pub async fn in_turn<F>(
+    turns: &Turns,
+    most: usize,
+    calls: Vec<F>,
+    until: Option<Instant>,
+) -> Result<Progress, Error>
 where
     F: Future<Output = Result<(), Error>>,
 {
-    let mut calls = calls.into_iter();
+    let taken = calls.into_iter().map(|call| async {
+        match turns.take(until).await {
+            Some(_turn) => call.await.map(|()| Progress::Done),
+            None => Ok(Progress::Unfinished),
+        }
+    });
+    window(taken, most, until).await
+}
+
+/// Makes the calls, many at the same time, whoever else does. After a failure none is begun any more.
+pub async fn concurrently<F>(calls: Vec<F>) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let calls = calls.into_iter().map(|call| async { call.await.map(|()| Progress::Done) });
+    window(calls, MOST_AT_ONCE, None).await.map(|_all| ())
+}
+
+async fn window<F>(
+    mut calls: impl ExactSizeIterator<Item = F>,
+    most: usize,
+    until: Option<Instant>,
+) -> Result<Progress, Error>
+where
+    F: Future<Output = Result<Progress, Error>>,
+{
     let mut under_way = FuturesUnordered::new();
-    let mut outcome = Ok(());
+    let (mut outcome, mut progress) = (Ok(()), Progress::Done);
     loop {
         let is_time = until.is_none_or(|until| Context::instant() < until);
-        while outcome.is_ok() && is_time && under_way.len() < MOST_AT_ONCE {
+        while outcome.is_ok() && is_time && under_way.len() < most {
             let Some(call) = calls.next() else { break };
             under_way.push(call);
         }
         match under_way.next().await {
-            Some(done) => outcome = outcome.and(done),
+            Some(Ok(done)) => progress = progress.and(done),
+            Some(Err(error)) => outcome = outcome.and(Err(error)),
             None => break,
         }
     }
-    outcome.map(|()| if calls.len() > 0 { Progress::Unfinished } else { Progress::Done })
+    outcome.map(|()| if calls.len() > 0 { Progress::Unfinished } else { progress })
 }
 
 #[cfg(test)]
@@ -66,7 +148,10 @@ mod tests {
             Ok(())
         });
         let begin = tokio::time::Instant::now();
-        assert_eq!(concurrently(calls.collect(), None).await.unwrap(), Progress::Done);
+        assert_eq!(
+            in_turn(&Turns::default(), MOST_AT_ONCE, calls.collect(), None).await.unwrap(),
+            Progress::Done
+        );
         assert_eq!((most.get(), done.get()), (MOST_AT_ONCE, 320));
         // 608 seconds of work; batches that wait for their slowest would take 100.
         assert!(begin.elapsed() < Duration::from_secs(35), "{:?}", begin.elapsed());
@@ -82,7 +167,7 @@ mod tests {
             done.set(done.get() + 1);
             if number == 7 { Err(failure()) } else { Ok(()) }
         });
-        concurrently(calls.collect(), None).await.unwrap_err();
+        concurrently(calls.collect()).await.unwrap_err();
         assert_eq!((begun.get(), done.get()), (MOST_AT_ONCE, MOST_AT_ONCE));
     }
 
@@ -99,8 +184,49 @@ mod tests {
             })
         };
         let until = || Some(Context::instant() + Duration::from_secs(1));
-        assert_eq!(concurrently(calls(320).collect(), until()).await.unwrap(), Progress::Unfinished);
+        let turns = Turns::default();
+        let make = |count| in_turn(&turns, MOST_AT_ONCE, calls(count).collect(), until());
+        assert_eq!(make(320).await.unwrap(), Progress::Unfinished);
         assert_eq!((begun.get(), done.get()), (3 * MOST_AT_ONCE, 3 * MOST_AT_ONCE));
-        assert_eq!(concurrently(calls(3 * MOST_AT_ONCE).collect(), until()).await.unwrap(), Progress::Done);
+        assert_eq!(make(3 * MOST_AT_ONCE).await.unwrap(), Progress::Done);
+    }
+
+    /// Calls that take as long each, and how many are under way.
+    fn calls(
+        running: &Cell<usize>,
+        most: &Cell<usize>,
+        count: usize,
+    ) -> Vec<impl Future<Output = Result<(), Error>>> {
+        let call = async move || {
+            running.set(running.get() + 1);
+            most.set(running.get().max(most.get()));
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            running.set(running.get() - 1);
+            Ok(())
+        };
+        (0..count).map(|_| call()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_objects_together_ask_no_more_at_once_than_one_and_none_waits_beyond_its_time() {
+        let (running, most) = (Cell::new(0), Cell::new(0));
+        let turns = Turns::default();
+        let until = Some(Context::instant() + Duration::from_secs(1));
+        let begin = tokio::time::Instant::now();
+        let objects = (0..100).map(|_| in_turn(&turns, MOST_AT_ONCE, calls(&running, &most, 50), until));
+        let all = futures::future::join_all(objects).await;
+        assert_eq!(most.get(), MOST_AT_ONCE);
+        assert!(all.into_iter().all(|progress| progress.unwrap() == Progress::Unfinished));
+        let seconds = begin.elapsed().as_secs_f64();
+        assert!(seconds < 1.3, "one that has begun is waited for, one that waits is not: {seconds}");
+    }
+
+    #[test]
+    fn one_object_cleans_up_at_a_time() {
+        let turns = Turns::default();
+        let turn = turns.clean_up();
+        assert!(turn.is_some() && turns.clean_up().is_none());
+        drop(turn);
+        assert!(turns.clean_up().is_some());
     }
 }

@@ -15,6 +15,7 @@ use scriptrunner_core::pod::PodSettings;
 use crate::{
     args::Config,
     bucket::Bucket,
+    concurrently::Turns,
     error::Error,
     metrics::Metrics,
     pressure::Pressure,
@@ -43,6 +44,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Bytes of status writes that are free, shared by all objects.
     pub status_bytes: Mutex<Bucket>,
+    /// Turns of the writes to children, shared by all objects.
+    pub turns: Turns,
     /// How far the API server's slowness widens the pauses between writes.
     pub pressure: Pressure,
     /// Since when this process is ready.
@@ -70,6 +73,7 @@ impl Context {
             config,
             metrics,
             status_bytes: Mutex::new(bucket),
+            turns: Turns::default(),
             pressure,
             ready,
             since: Self::now(),

@@ -12,13 +12,13 @@ use kube::{
     },
 };
 use scriptrunner_core::observed::{PodFacts, Presence};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::{
     apply::{Owner, delete_pod},
     coalesce::Coalescer,
-    concurrently::concurrently,
+    concurrently::{MOST_AT_ONCE, MOST_UNHURRIED, in_turn},
     context::Context,
     error::Error,
     guarded::{Guarded, Reference},
@@ -27,8 +27,9 @@ use crate::{
     watches::{Trigger, watch_all},
 };
 
-/// Objects that are reconciled at the same time; never two rounds of one object.
-const CONCURRENCY: u16 = 8;
+/// Objects that are reconciled at the same time; never two rounds of one object. Each may wait for a second for its pods, and
+/// the others for it.
+const MOST_LOOKS: usize = 32;
 /// Rest between two sweeps.
 const SWEEP_REST: Duration = Duration::from_secs(1);
 
@@ -67,17 +68,25 @@ async fn reconcile_all(
     mut stop: watch::Receiver<bool>,
 ) {
     let (store, coalescer) = (parts.store.clone(), parts.coalescer.clone());
+    let places = Arc::new(Semaphore::new(MOST_LOOKS));
     let look = move |object: Arc<Guarded>, context: Arc<Context>| {
-        let reference = ObjectRef::from_obj(&*object);
-        let look = coalescer.begin(reference.clone());
-        // Read only now: what changes from here on triggers another look.
-        let object = store.get(&reference).unwrap_or(object);
-        let (uid, world) = (object.meta().uid.clone().unwrap_or_default(), context.world.clone());
-        look.run(reconcile(object, context), move || world.remember(&uid, |memory| memory.write_waits))
+        let (store, coalescer, places) = (store.clone(), coalescer.clone(), places.clone());
+        async move {
+            // First come, first served. It is never closed.
+            let _place = places.acquire().await.ok();
+            let reference = ObjectRef::from_obj(&*object);
+            let look = coalescer.begin(reference.clone());
+            // Read only now: what changes from here on triggers another look.
+            let object = store.get(&reference).unwrap_or(object);
+            let (uid, world) = (object.meta().uid.clone().unwrap_or_default(), context.world.clone());
+            let is_waiting = move || world.remember(&uid, |memory| memory.write_waits);
+            look.run(Box::pin(reconcile(object, context)), is_waiting).await
+        }
     };
     // Changes of the objects come through the coalescer like everything else.
     Controller::for_stream(stream::pending(), parts.store.clone())
-        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        // Without a limit of its own: among those that wait for one it would take any, and some never.
+        .with_config(controller::Config::default())
         .reconcile_on(UnboundedReceiverStream::new(passed))
         .graceful_shutdown_on(async move {
             // A closed channel ends the process as well.
@@ -205,11 +214,14 @@ async fn sweep_owner(context: &Context, owner: &str) -> Result<(), Error> {
         return Ok(());
     }
     let left = pods.iter().filter(|pod| pod.presence == Presence::Present && !pod.deleting);
-    let calls = left.map(|pod| {
-        let owner = Owner { namespace: &pod.namespace, name: &pod.owner_name, uid: owner };
-        delete_pod(context, owner, &pod.name, &pod.uid, "its ScriptRunner is gone")
-    });
-    let _all = concurrently(calls.collect(), None).await?;
+    let (over, running): (Vec<_>, Vec<_>) = left.partition(|pod| pod.has_ended());
+    for (pods, most) in [(running, MOST_AT_ONCE), (over, MOST_UNHURRIED)] {
+        let calls = pods.into_iter().map(|pod| {
+            let owner = Owner { namespace: &pod.namespace, name: &pod.owner_name, uid: owner };
+            delete_pod(context, owner, &pod.name, &pod.uid, "its ScriptRunner is gone")
+        });
+        let _all = in_turn(&context.turns, most, calls.collect(), None).await?;
+    }
     context.world.pods().prune(owner, |_| false);
     context.world.forget(owner);
     Ok(())

@@ -1,10 +1,15 @@
 //! Parses the arguments and runs the operator; no logic.
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use scriptrunner_operator::{
     args::{Args, Command},
     run, telemetry,
 };
+
+/// Thousands of statuses' texts are made and dropped every second; the C library's allocator keeps what they took for good.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

@@ -138,7 +138,7 @@ async fn confirm_missing_pods(
             None => search(context, object, node, entry, pod_id).await,
         }
     });
-    concurrently(calls.collect(), None).await.map(drop)
+    concurrently(calls.collect()).await
 }
 
 /// Asks for a pod that the watch stopped showing.

@@ -1,7 +1,10 @@
 //! One reconcile of one object: observe, validate, plan, apply, report. No decisions.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,12 +17,12 @@ use scriptrunner_api::{
 use scriptrunner_core::{
     names::short_id,
     observed::{PodFacts, Presence},
-    plan::{Taken, plan},
-    validate::validate,
+    plan::{self, Taken, plan},
+    validate::{Refusal, ValidRun, validate},
 };
 
 use crate::{
-    apply::apply,
+    apply::{Owner, apply},
     concurrently::Progress,
     context::Context,
     error::Error,
@@ -64,6 +67,9 @@ async fn rounds(object: &Arc<ScriptRunner>, context: &Context) -> Result<Action,
     Ok(Action::requeue(Duration::from_secs(1)))
 }
 
+/// Pause between tries to clean up while another object does: a look costs time as well.
+const CLEAN_UP_PAUSE: Duration = Duration::from_secs(2);
+
 enum Round {
     Again,
     Rest(Action),
@@ -72,7 +78,7 @@ enum Round {
 async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, Error> {
     let sight = observe(context, object).await?;
     let valid = validate(&sight.observed.object.spec);
-    let progress = if sight.status_is_foreign {
+    let mut progress = if sight.status_is_foreign {
         // What is stored is not what was decided upon: it is put right before anything else happens.
         context.metrics.foreign_status_writes.inc();
         tracing::warn!(
@@ -88,32 +94,114 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
     // The status comes from what the API server shows after the actions, not from what they were meant to do.
     let sight = observe(context, object).await?;
     let now = Context::now();
-    let planned = plan(&valid, &sight.observed, &context.pod_settings(), now);
+    let mut planned = plan(&valid, &sight.observed, &context.pod_settings(), now);
     let uid = sight.observed.object.uid.clone();
     context.world.remember(&uid, |memory| {
         memory.known_answers = planned.answers;
         let status = planned.status.as_ref();
         memory.pod_conflicts.retain(|node, _| status.is_some_and(|status| is_in_conflict(status, node)));
     });
+    let actions = std::mem::take(&mut planned.actions);
     let reported = match &planned.status {
-        Some(status) => report(context, &sight, status).await?,
+        Some(status) => {
+            let telling = tell(context, &sight, status, &planned.taken);
+            if progress == Progress::Unfinished && is_same_run(&sight, status) && !assigns(&sight, status) {
+                // Boxed: every reconcile would hold room for it, and few need it.
+                let (reported, further) = Box::pin(beside(telling, context, object, &valid, actions)).await;
+                progress = further?;
+                reported?
+            } else {
+                drop(actions);
+                telling.await?
+            }
+        }
         None => Reported::Same,
     };
-    if let (Reported::Written | Reported::Same, Some(status)) = (reported, &planned.status) {
-        acknowledge(context, &sight, status, &planned.taken);
-    }
     if reported == Reported::Same {
         prune(context, &sight);
     }
-    let look_again = |wait| Round::Rest(look_again(context, &sight, planned.next, wait, now));
+    let look_again = |wait: Option<Duration>| {
+        let pause = (progress == Progress::Unhurried).then_some(CLEAN_UP_PAUSE);
+        Round::Rest(look_again(context, &sight, planned.next, wait.into_iter().chain(pause).min(), now))
+    };
     Ok(match (reported, progress) {
         (Reported::Gone, _) => Round::Rest(Action::await_change()),
         // Other objects have their turn between the parts of a long plan.
         (_, Progress::Unfinished) => Round::Rest(Action::requeue(Duration::ZERO)),
-        (Reported::Written | Reported::Outdated, Progress::Done) => Round::Again,
-        (Reported::Same, Progress::Done) => look_again(None),
-        (Reported::Later(wait), Progress::Done) => look_again(Some(wait)),
+        (Reported::Written | Reported::Outdated, Progress::Done | Progress::Unhurried) => Round::Again,
+        (Reported::Same, Progress::Done | Progress::Unhurried) => look_again(None),
+        (Reported::Later(wait), Progress::Done | Progress::Unhurried) => look_again(Some(wait)),
     })
+}
+
+/// Reports the status, and tells runners what is stored.
+async fn tell(
+    context: &Context,
+    sight: &Sight,
+    status: &ScriptRunnerStatus,
+    taken: &[Taken],
+) -> Result<Reported, Error> {
+    let reported = report(context, sight, status).await?;
+    if matches!(reported, Reported::Written | Reported::Same) {
+        acknowledge(context, sight, status, taken);
+    }
+    Ok(reported)
+}
+
+/// Goes on with a long plan while a status is on its way, which takes the API server seconds if it is of thousands of nodes.
+///
+/// **Invariant:** until the write has returned, decisions rest on what was stored before it, as if it had not begun; what
+/// was decided so is performed before anything is decided on what it stored. A write that begins a run is waited for.
+async fn beside(
+    telling: impl Future<Output = Result<Reported, Error>>,
+    context: &Context,
+    object: &Arc<ScriptRunner>,
+    valid: &Result<ValidRun, Refusal>,
+    mut actions: Vec<plan::Action>,
+) -> (Result<Reported, Error>, Result<Progress, Error>) {
+    let is_told = AtomicBool::new(false);
+    let telling = async {
+        let reported = telling.await;
+        is_told.store(true, Ordering::Relaxed);
+        reported
+    };
+    let going_on = async {
+        let mut progress = Progress::Unfinished;
+        let uid = object.uid().unwrap_or_default();
+        let name = object.name_any();
+        let namespace = object.namespace().unwrap_or_default();
+        let owner = Owner { namespace: &namespace, name: &name, uid: &uid };
+        while !is_told.load(Ordering::Relaxed) {
+            progress = apply(context, owner, actions).await?;
+            if progress != Progress::Unfinished || is_told.load(Ordering::Relaxed) {
+                break;
+            }
+            let Sight { observed, .. } = observe(context, object).await?;
+            actions = plan::plan(valid, &observed, &context.pod_settings(), Context::now()).actions;
+        }
+        Ok(progress)
+    };
+    tokio::join!(telling, going_on)
+}
+
+/// Whether the stored status is of the same run.
+fn is_same_run(sight: &Sight, status: &ScriptRunnerStatus) -> bool {
+    let number = |status: &ScriptRunnerStatus| status.run.as_ref().map(|run| run.number);
+    sight.observed.previous.as_deref().and_then(number) == number(status)
+}
+
+/// Whether the status is the first to say that a pod of an older run goes on with this one. Should that pod end while this is
+/// being written, a decision on what was stored before would make another pod for the same part of the run.
+fn assigns(sight: &Sight, status: &ScriptRunnerStatus) -> bool {
+    let number = status.run.as_ref().map_or(0, |run| run.number);
+    let names = |status: &ScriptRunnerStatus, pod: &PodFacts| {
+        status.nodes.get(&pod.node).is_some_and(|entry| {
+            entry.node_state() == NodeState::Starting && entry.pod_id.as_ref() == Some(&pod.id)
+        })
+    };
+    let is_new =
+        |pod: &PodFacts| !sight.observed.previous.as_deref().is_some_and(|stored| names(stored, pod));
+    sight.observed.pods.iter().any(|pod| pod.run < number && names(status, pod) && is_new(pod))
 }
 
 /// Tells runners what is stored.
@@ -207,6 +295,9 @@ pub fn error_policy(guarded: Arc<Guarded>, error: &Error, context: Arc<Context>)
     );
     Action::requeue(pause)
 }
+
+#[cfg(test)]
+mod overlap;
 
 #[cfg(test)]
 mod tests {

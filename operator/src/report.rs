@@ -57,9 +57,17 @@ pub async fn report(
     status: &ScriptRunnerStatus,
 ) -> Result<Reported, Error> {
     let uid = sight.object.uid().unwrap_or_default();
+    // Nothing is to be kept short for the write that is on its way.
+    context.world.remember(&uid, |memory| memory.due = None);
     let reported = write(context, sight, status, &uid).await;
     let write_waits = matches!(reported, Ok(Reported::Later(_)));
-    context.world.remember(&uid, |memory| memory.write_waits = write_waits);
+    let pause = match reported {
+        Ok(Reported::Later(wait)) => Some(wait),
+        Ok(Reported::Written) => Some(context.pressure.interval()),
+        Ok(Reported::Same | Reported::Outdated | Reported::Gone) | Err(_) => None,
+    };
+    let due = pause.map(|pause| Context::instant() + pause);
+    context.world.remember(&uid, |memory| (memory.write_waits, memory.due) = (write_waits, due));
     reported
 }
 

@@ -18,6 +18,9 @@ use crate::{
     validate::ValidRun,
 };
 
+/// A runner whose outcome is stored ends by itself, if it has not yet.
+const STORED: &str = "its outcome is stored";
+
 /// Every pod: the object is being deleted, and the garbage collector takes its time.
 pub(super) fn delete_everything(observed: &Observed) -> Vec<Action> {
     observed
@@ -67,7 +70,8 @@ fn is_deletable(pod: &PodFacts) -> bool {
 }
 
 fn delete(pod: &PodFacts, why: &'static str) -> Action {
-    Action::DeletePod { name: pod.name.clone(), uid: pod.uid.clone(), why }
+    let is_over = pod.has_ended() || why == STORED;
+    Action::DeletePod { name: pod.name.clone(), uid: pod.uid.clone(), why, is_over }
 }
 
 /// Why a pod is surplus by what is stored; none if it is still needed or its outcome is not stored yet.
@@ -105,9 +109,7 @@ fn why_surplus(
     match stored.node_state() {
         // Its runner ends by itself when its idle time is over.
         NodeState::Succeeded if is_idle(runner, stored) && !pod.has_ended() => None,
-        NodeState::Succeeded | NodeState::Stopped | NodeState::Skipped | NodeState::Unknown => {
-            Some("its outcome is stored")
-        }
+        NodeState::Succeeded | NodeState::Stopped | NodeState::Skipped | NodeState::Unknown => Some(STORED),
         // A failed script's pod is kept for a look, until the next run.
         NodeState::Failed => (!is_worth_a_look(pod, stored)).then_some("it did not start in time"),
         NodeState::Pending => {

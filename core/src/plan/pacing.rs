@@ -25,6 +25,10 @@ const SHORTEST_LIFE: SignedDuration = SignedDuration::from_secs(60);
 /// A pod that never started is replaced after `2^attempts` seconds, at most this.
 const LONGEST_REPLACEMENT_DELAY: SignedDuration = SignedDuration::from_secs(60);
 
+/// Most pods that one plan creates: more than can be created before the next one, which goes on with the rest. A pod takes
+/// about ten kilobytes, and there may be 5,000.
+pub const MOST_CREATIONS: usize = 512;
+
 /// How a node starts.
 enum Start {
     /// In a new pod.
@@ -90,6 +94,7 @@ pub(super) fn start(
         match start {
             // The run is not stored yet: a crash now would leave pods of a run that nobody knows.
             Start::Pod(_) if stored_number != Some(number) => {}
+            Start::Pod(_) if actions.len() >= MOST_CREATIONS => {}
             Start::Pod(target) => actions.push(creation(observed, run, &target, settings)),
             Start::Order { node, pod_id } => {
                 if let Some(node_entry) = draft.status.nodes.get_mut(&node) {

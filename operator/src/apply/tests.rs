@@ -262,8 +262,17 @@ async fn a_server_that_does_not_answer_is_an_error() {
     assert!(matches!(error, Error::AwaitAnswer { doing: "create a pod", .. }), "{error}");
 }
 
+fn delete(is_over: bool) -> Vec<Action> {
+    vec![Action::DeletePod {
+        name: "srn-a".to_owned(),
+        uid: "uid-of-srn-a".to_owned(),
+        why: "surplus",
+        is_over,
+    }]
+}
+
 fn deletion() -> Vec<Action> {
-    vec![Action::DeletePod { name: "srn-a".to_owned(), uid: "uid-of-srn-a".to_owned(), why: "surplus" }]
+    delete(false)
 }
 
 /// A context that knows of the pod of node `a`.
@@ -300,6 +309,83 @@ async fn a_deletion_that_fails_is_an_error_and_nothing_is_made() {
     assert_eq!(record.brief(), ["DELETE srn-a"], "deletions come first: they make room");
     let pod = context.world.pods().of("owner").remove(0);
     assert_eq!((pod.deleting, pod.presence), (false, Presence::Present));
+}
+
+#[tokio::test]
+async fn what_is_over_is_cleaned_up_after_everything_that_somebody_waits_for() {
+    for (is_over, expected) in [(false, ["DELETE srn-a", "POST pods"]), (true, ["POST pods", "DELETE srn-a"])]
+    {
+        let (context, record) = knowing(|asked| match asked.method {
+            Method::POST => takes(asked),
+            _ => Answer::Says(200, stored(pod_json("a"))),
+        });
+        let actions = delete(is_over).into_iter().chain(creations(&["b"])).collect();
+        assert_eq!(apply(&context, OWNER, actions).await.unwrap(), Progress::Done);
+        assert_eq!(record.brief(), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_is_over_waits_while_another_object_cleans_up() {
+    let (context, record) = knowing(|_| Answer::Says(200, stored(pod_json("a"))));
+    let other = context.turns.clean_up();
+    assert_eq!(apply(&context, OWNER, delete(true)).await.unwrap(), Progress::Unhurried);
+    assert_eq!(apply(&context, OWNER, delete(false)).await.unwrap(), Progress::Done);
+    drop(other);
+    assert_eq!(apply(&context, OWNER, delete(true)).await.unwrap(), Progress::Done);
+    assert_eq!(record.brief(), ["DELETE srn-a", "DELETE srn-a"]);
+}
+
+#[tokio::test]
+async fn a_quota_that_is_used_up_does_not_keep_what_is_over() {
+    let (context, record) = knowing(|asked| match asked.method {
+        Method::POST => failure(403, "Forbidden", "exceeded quota"),
+        _ => Answer::Says(200, stored(pod_json("a"))),
+    });
+    let actions = delete(true).into_iter().chain(creations(&["b"])).collect();
+    assert_eq!(apply(&context, OWNER, actions).await.unwrap(), Progress::Done);
+    assert_eq!(record.brief(), ["POST pods", "DELETE srn-a"]);
+}
+
+#[tokio::test]
+async fn a_plan_as_long_as_plans_are_may_have_been_cut() {
+    let (context, _) = served(takes);
+    let apply = async |count| apply(&context, OWNER, numbered(count)).await.unwrap();
+    assert_eq!(apply(MOST_CREATIONS - 1).await, Progress::Done);
+    assert_eq!(apply(MOST_CREATIONS).await, Progress::Unfinished);
+    let (context, _) = served(|_| failure(403, "Forbidden", "exceeded quota"));
+    let refused = super::apply(&context, OWNER, numbered(MOST_CREATIONS)).await.unwrap();
+    assert_eq!(refused, Progress::Done, "what is refused is not tried again at once");
+    let (context, _) = served(|asked| match asked.method {
+        Method::POST => name_taken(),
+        _ => Answer::Says(200, stored(pod_json("another"))),
+    });
+    let taken = super::apply(&context, OWNER, numbered(MOST_CREATIONS)).await.unwrap();
+    assert_eq!(taken, Progress::Done, "neither is a name that is taken");
+}
+
+/// As many pods as there are turns are being created for another object, which takes a minute.
+async fn busy(context: &Context) -> Vec<crate::concurrently::Turn<'_>> {
+    let mut turns = Vec::new();
+    for _ in 0..MOST_AT_ONCE {
+        turns.extend(context.turns.take(None).await);
+    }
+    turns
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gets_no_turn_goes_on_with_the_rest_and_comes_again() {
+    let (context, record) = knowing(takes);
+    let turns = busy(&context).await;
+    for actions in [numbered(40), deletion(), delete(true)] {
+        let begin = tokio::time::Instant::now();
+        assert_eq!(apply(&context, OWNER, actions).await.unwrap(), Progress::Unfinished);
+        assert_eq!(begin.elapsed().as_secs(), 1, "a status is not kept waiting by another object's pods");
+    }
+    assert_eq!(record.all().len(), 0);
+    drop(turns);
+    assert_eq!(apply(&context, OWNER, numbered(40)).await.unwrap(), Progress::Done);
+    assert_eq!(record.all().len(), 40);
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ pub struct Memory {
     pub tried: Option<Instant>,
     /// Whether the status is to be written once its time has come.
     pub write_waits: bool,
+    /// When the status may next be written, if it is to be, or was just written.
+    pub due: Option<Instant>,
     /// Writes of the status that failed since the last one that did not.
     pub failed_writes: u32,
     /// How many pods were being created at the same time when the time for creations was up.
