@@ -23,6 +23,11 @@ pub const SCHEMA: &str = "scriptrunner.io/schema";
 pub const PRIVILEGED: &str = "scriptrunner.io/privileged";
 /// Value of [`PRIVILEGED`] that admits privileged runs.
 pub const PRIVILEGED_ALLOWED: &str = "allowed";
+/// Label of a Node by which it opts out of every run: any value but [`EXCLUDE_NOT`], an empty one included. It keeps scripts
+/// from beginning on the node; what runs there already goes on.
+pub const EXCLUDE: &str = "scriptrunner.io/exclude";
+/// Value of [`EXCLUDE`] that is as good as no label.
+pub const EXCLUDE_NOT: &str = "false";
 
 /// Prefix of environment variables that only the runner sets.
 pub const ENV_PREFIX: &str = "SCRIPTRUNNER_";

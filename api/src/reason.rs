@@ -74,7 +74,7 @@ reasons! {
         PodRefused,
         /// The node was not Ready within `podStartDeadlineSeconds`.
         Unreachable,
-        /// The node is not Ready; it is waited for.
+        /// The node is not Ready; it is waited for, or left out as `notReadyNodePolicy` says.
         NodeNotReady,
         /// The Node object is gone.
         NodeGone,
@@ -82,6 +82,14 @@ reasons! {
         NodeNotFound,
         /// The node has a taint that is not tolerated.
         Tainted,
+        /// `excludedNodeNames` has the node.
+        Excluded,
+        /// The node has the label by which it opts out.
+        OptedOut,
+        /// The node is cordoned, and `unschedulableNodePolicy` is `Skip`.
+        Unschedulable,
+        /// The node began to match after the run began, and `newNodePolicy` is `Ignore`.
+        NewNode,
         /// The node does not run Linux.
         UnsupportedOS,
         /// The container ended without a readable message.

@@ -126,6 +126,8 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// Taints.
     pub taints: Vec<TaintFacts>,
+    /// Whether it is cordoned.
+    pub unschedulable: bool,
     /// Whether it is Ready.
     pub ready: bool,
     /// Since when it is or is not Ready.
@@ -163,6 +165,7 @@ impl NodeFacts {
                 .and_then(|spec| spec.taints.as_ref())
                 .map(|taints| taints.iter().map(TaintFacts::of).collect())
                 .unwrap_or_default(),
+            unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
             ready: ready.is_some_and(|condition| condition.status == "True"),
             ready_since: ready
                 .and_then(|condition| condition.last_transition_time.as_ref())

@@ -127,7 +127,7 @@ pub fn plan(
     if let Ok(run) = &accepted {
         let pinned = run::advance(&mut draft, run, observed, &mut actions);
         if pinned {
-            targets::judge(&mut draft, run, observed);
+            targets::judge(&mut draft, run, observed, &runners);
             settle::enforce_start_deadlines(&mut draft, run, observed, &runners);
             actions.extend(warm::orders(&mut draft, run, observed, &runners, settings));
             warm::keep_parts(&mut draft, &runners);

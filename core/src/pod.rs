@@ -202,7 +202,7 @@ fn pod_spec(object: &ObjectFacts, valid: &ValidRun, target: &Target, settings: &
         restart_policy: Some("Never".to_owned()),
         node_name: (!target.by_scheduler).then(|| target.node.clone()),
         affinity: target.by_scheduler.then(|| affinity_to(&target.node)),
-        tolerations: Some(tolerations()),
+        tolerations: Some(tolerations(&valid.targets.tolerations)),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(i64::from(valid.limits.grace_seconds) + RUNNER_GRACE_SECONDS),
@@ -231,8 +231,9 @@ fn affinity_to(node: &str) -> Affinity {
     }
 }
 
-/// What a DaemonSet's pods tolerate: a node that becomes unready or unreachable keeps its running pod, without limit.
-fn tolerations() -> Vec<Toleration> {
+/// What a DaemonSet's pods tolerate: a node that becomes unready or unreachable keeps its running pod, without limit. Of two
+/// tolerations of a taint the first counts, so what the user tolerates comes after.
+fn tolerations(wanted: &[v1alpha1::Toleration]) -> Vec<Toleration> {
     let tolerate = |key: &str, effect: &str| Toleration {
         key: Some(key.to_owned()),
         operator: Some("Exists".to_owned()),
@@ -243,7 +244,19 @@ fn tolerations() -> Vec<Toleration> {
         .into_iter()
         .map(|key| tolerate(key, "NoExecute"))
         .chain(TOLERATED_TAINTS.into_iter().map(|key| tolerate(key, "NoSchedule")))
+        .chain(wanted.iter().map(toleration))
         .collect()
+}
+
+fn toleration(wanted: &v1alpha1::Toleration) -> Toleration {
+    let v1alpha1::Toleration { key, operator, value, effect, toleration_seconds } = wanted;
+    Toleration {
+        key: key.clone(),
+        operator: operator.map(|operator| operator.as_str().to_owned()),
+        value: value.clone(),
+        effect: effect.map(|effect| effect.as_str().to_owned()),
+        toleration_seconds: toleration_seconds.map(i64::from),
+    }
 }
 
 fn pod_security(valid: &ValidRun) -> PodSecurityContext {

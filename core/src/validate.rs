@@ -1,19 +1,20 @@
 //! From a spec as stored to one that cannot be wrong. The API server checks most of this too; an object may be older than
 //! the rule, so everything that later steps rely on is checked here again. Pure.
 
-use std::collections::BTreeSet;
+pub(crate) mod targets;
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use scriptrunner_api::{
     labels,
     pinned::PinnedSpec,
     reason::ConditionReason,
     v1alpha1::{
         DEFAULT_HISTORY_LIMIT, DEFAULT_OUTPUT_LIMIT_BYTES, DEFAULT_POD_START_DEADLINE_SECONDS,
-        DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, LabelOperator, LabelSelector, MAX_RUNNER_IDLE_SECONDS,
-        MAX_SCRIPT_BYTES, Mode, ScriptRunnerSpec,
+        DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, MAX_RUNNER_IDLE_SECONDS, MAX_SCRIPT_BYTES, Mode,
+        ScriptRunnerSpec,
     },
 };
+
+pub use self::targets::{Matching, NodeCount, Targets};
 
 /// A spec with every default resolved and every rule checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,16 +30,7 @@ pub struct ValidRun {
     /// How long things may take and how much is kept.
     pub limits: Limits,
     /// How many nodes may be busy at once; none is all.
-    pub parallelism: Option<Parallelism>,
-}
-
-/// Which nodes are meant.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Targets {
-    /// Nodes with labels.
-    Selector(LabelSelector),
-    /// Nodes with names.
-    Names(BTreeSet<String>),
+    pub parallelism: Option<NodeCount>,
 }
 
 /// How long things may take and how much is kept.
@@ -58,25 +50,6 @@ pub struct Limits {
     pub stdout_bytes: u32,
     /// Bytes of stderr kept per execution.
     pub stderr_bytes: u32,
-}
-
-/// A limit of busy nodes, at least one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parallelism {
-    /// So many nodes.
-    Nodes(u32),
-    /// So many percent of the desired nodes.
-    Percent(u32),
-}
-
-impl Parallelism {
-    /// The limit in nodes: percentages round up, never under one.
-    pub fn nodes(self, desired: usize) -> usize {
-        match self {
-            Self::Nodes(nodes) => (nodes as usize).max(1),
-            Self::Percent(percent) => (desired * percent as usize).div_ceil(100).max(1),
-        }
-    }
 }
 
 /// Why a spec is not run: the user's to mend.
@@ -102,9 +75,9 @@ pub fn validate(spec: &ScriptRunnerSpec) -> Result<ValidRun, Refusal> {
         spec_hash: pinned.spec_hash(),
         pinned,
         script: spec.script.clone(),
-        targets: targets(spec)?,
+        targets: Targets::of(spec)?,
         limits: limits(spec)?,
-        parallelism: parallelism(spec)?,
+        parallelism: NodeCount::of("parallelism", spec.parallelism.as_ref())?,
     })
 }
 
@@ -173,29 +146,6 @@ fn check_parallelism(spec: &ScriptRunnerSpec) -> Result<(), Refusal> {
     }
 }
 
-fn targets(spec: &ScriptRunnerSpec) -> Result<Targets, Refusal> {
-    match (&spec.node_label_selector, &spec.node_names) {
-        (Some(selector), None) => {
-            let odd = selector.match_expressions.iter().find(|requirement| match requirement.operator {
-                LabelOperator::In | LabelOperator::NotIn => requirement.values.is_empty(),
-                LabelOperator::Exists | LabelOperator::DoesNotExist => !requirement.values.is_empty(),
-            });
-            match odd {
-                Some(requirement) => invalid(format!(
-                    "nodeLabelSelector: key {:?}: In and NotIn need values, Exists and DoesNotExist take none",
-                    requirement.key
-                )),
-                None => Ok(Targets::Selector(selector.clone())),
-            }
-        }
-        (None, Some(names)) if !names.is_empty() => Ok(Targets::Names(names.iter().cloned().collect())),
-        (None, Some(_)) => {
-            invalid("nodeNames is empty; name at least one node, or use nodeLabelSelector: {} for every node")
-        }
-        (Some(_), Some(_)) | (None, None) => invalid("give exactly one of nodeLabelSelector and nodeNames"),
-    }
-}
-
 fn limits(spec: &ScriptRunnerSpec) -> Result<Limits, Refusal> {
     let history = spec.history_limit.unwrap_or(DEFAULT_HISTORY_LIMIT);
     if history == 0 || history > 100 {
@@ -225,27 +175,6 @@ fn limits(spec: &ScriptRunnerSpec) -> Result<Limits, Refusal> {
         stdout_bytes: output.stdout_limit_bytes.unwrap_or(DEFAULT_OUTPUT_LIMIT_BYTES),
         stderr_bytes: output.stderr_limit_bytes.unwrap_or(DEFAULT_OUTPUT_LIMIT_BYTES),
     })
-}
-
-fn parallelism(spec: &ScriptRunnerSpec) -> Result<Option<Parallelism>, Refusal> {
-    match &spec.parallelism {
-        None => Ok(None),
-        Some(IntOrString::Int(nodes)) => match u32::try_from(*nodes) {
-            Ok(nodes) if nodes > 0 => Ok(Some(Parallelism::Nodes(nodes))),
-            _ => invalid(format!(
-                "parallelism is {nodes}, it must be at least 1 or a percentage from 1% to 100%"
-            )),
-        },
-        Some(IntOrString::String(text)) => {
-            let percent = text.strip_suffix('%').and_then(|number| number.parse::<u32>().ok());
-            match percent {
-                Some(percent @ 1..=100) => Ok(Some(Parallelism::Percent(percent))),
-                _ => invalid(format!(
-                    "parallelism is {text:?}, it must be at least 1 or a percentage from 1% to 100%"
-                )),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

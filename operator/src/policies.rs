@@ -26,7 +26,14 @@ use crate::manifests::{NAMESPACE, operator_user};
 pub const ACCESS_GROUP: &str = "access.scriptrunner.io";
 /// Virtual resource in [`ACCESS_GROUP`], one name per mode, alone or after `<namespace>:`.
 pub const EXECUTION_MODES: &str = "executionmodes";
-/// Verb on [`EXECUTION_MODES`] that a privileged mode needs, at cluster scope.
+/// Virtual resource in [`ACCESS_GROUP`], one name per class of nodes.
+pub const NODE_CLASSES: &str = "nodeclasses";
+/// Name in [`NODE_CLASSES`] of nodes with taint [`CONTROL_PLANE_TAINT`].
+pub const CONTROL_PLANE: &str = "control-plane";
+/// Taint of a control-plane node; one without it is an ordinary node.
+pub const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
+/// Verb on [`EXECUTION_MODES`] that a privileged mode needs, and on [`NODE_CLASSES`] the toleration of such a taint, at
+/// cluster scope.
 pub const USE: &str = "use";
 
 /// Policy: who may write which spec.
@@ -86,6 +93,11 @@ fn spec() -> ValidatingAdmissionPolicy {
                     "object.spec.?env.orValue([]).exists(e, has(e.valueFrom)\n  && (has(e.valueFrom.configMapKeyRef) || has(e.valueFrom.secretKeyRef) || (!has(e.valueFrom.fieldRef) && !has(e.valueFrom.resourceFieldRef))))"
                         .to_owned(),
                 ),
+                // A toleration without a key is for every taint.
+                variable(
+                    "controlPlane",
+                    format!("object.spec.?tolerations.orValue([]).exists(t, t.?key.orValue('') in ['', '{CONTROL_PLANE_TAINT}'])"),
+                ),
             ]),
             validations: Some(spec_validations()),
             audit_annotations: Some(vec![AuditAnnotation {
@@ -120,6 +132,14 @@ fn spec_validations() -> Vec<Validation> {
             ..forbidden(
                 "!variables.changed || !variables.borrows\n|| authorizer.group('').resource('pods').namespace(request.namespace).check('create').allowed()",
             )
+        },
+        Validation {
+            message: Some(format!(
+                "{SPEC}: a toleration of {CONTROL_PLANE_TAINT}, as one without a key is, needs verb {USE} on {NODE_CLASSES}.{ACCESS_GROUP}/{CONTROL_PLANE} (cluster scope)"
+            )),
+            ..forbidden(&format!(
+                "!variables.changed || !variables.controlPlane\n|| authorizer.group('{ACCESS_GROUP}').resource('{NODE_CLASSES}').name('{CONTROL_PLANE}').check('{USE}').allowed()"
+            ))
         },
         Validation {
             message: Some(format!("{SPEC}: the operator writes no spec")),

@@ -11,7 +11,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::ScriptRunnerStatus;
+use super::{NewNodePolicy, NotReadyNodePolicy, ScriptRunnerStatus, Toleration, UnschedulableNodePolicy};
 
 /// Longest script, in bytes of UTF-8.
 pub const MAX_SCRIPT_BYTES: usize = 65_536;
@@ -56,6 +56,7 @@ pub const DEFAULT_OUTPUT_LIMIT_BYTES: u32 = 4096;
     validation = Rule::new("!has(self.runAs) || self.mode == 'Normal'").message("runAs is for mode Normal only; remove it: a privileged mode always runs as root"),
     validation = Rule::new("!has(self.hostFileSystem) || self.mode == 'PrivilegedWithHostFS'").message("hostFileSystem needs mode: PrivilegedWithHostFS"),
     validation = Rule::new("self.mode == 'Normal' || !has(self.env) || self.env.all(e, !has(e.valueFrom) || !has(e.valueFrom.configMapKeyRef))").message("env from a ConfigMap is for mode Normal only; write the value into the spec, where admission sees it"),
+    validation = Rule::new("!has(self.unschedulableNodePolicy) || self.unschedulableNodePolicy == 'Run' || !has(self.tolerations) || !self.tolerations.exists(t, has(t.key) && t.key == 'node.kubernetes.io/unschedulable')").message("unschedulableNodePolicy: Skip leaves out the cordoned nodes that tolerations lets in; remove the toleration of node.kubernetes.io/unschedulable or set unschedulableNodePolicy: Run"),
     validation = Rule::new("!has(self.parallelism) || has(self.executionDeadlineSeconds)").message("parallelism needs executionDeadlineSeconds, so that a hung node cannot hold its slot for ever"),
     validation = Rule::new("!has(self.parallelism) || !has(self.repeat) || has(self.repeat.count)").message("parallelism cannot be combined with an endless repeat; set repeat.count or remove parallelism"),
     validation = Rule::new("!has(self.runnerIdleSeconds) || self.runnerIdleSeconds == 0 || self.mode == 'Normal'").message("runnerIdleSeconds is for mode Normal only; remove it: the pod of a privileged mode ends with its run"),
@@ -93,15 +94,64 @@ pub struct ScriptRunnerSpec {
     pub dependencies: Option<Dependencies>,
 
     /// Nodes by label. `{}` means every node. Exactly one of `nodeLabelSelector` and `nodeNames`. A node that begins to
-    /// match is run; one that stops matching keeps its entry. A change does not run finished nodes again.
+    /// match is run (but see `newNodePolicy`); one that stops matching keeps its entry if it had started, and leaves
+    /// otherwise. A node with label `scriptrunner.io/exclude` (any value but `false`) opts out: it is listed as `Skipped` with
+    /// reason `OptedOut`, and run when the label goes. Every node that matches and is left out is listed as `Skipped` with its
+    /// reason and judged again when it changes. A change does not run finished nodes again, and stops none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_label_selector: Option<LabelSelector>,
 
     /// Nodes by name, 1 to 5000. A name without a Node is listed as `Skipped` with reason `NodeNotFound`, and run when
-    /// the node appears. A change does not run finished nodes again.
+    /// the node appears (but see `newNodePolicy`). A Node that is made again under the same name is another node, and is run.
+    /// A change does not run finished nodes again, and stops none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 5000), inner(length(min = 1, max = 253)))]
     pub node_names: Option<Vec<String>>,
+
+    /// Nodes that are left out although they match, by name, at most 5000. They are listed as `Skipped` with reason
+    /// `Excluded`. Names that do not match do nothing. A change applies at once to nodes that have not started: it stops no
+    /// running node and runs no finished one again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5000), inner(length(min = 1, max = 253)))]
+    pub excluded_node_names: Vec<String>,
+
+    /// Runs on only so many of the nodes that match and are not excluded: a number from 1 to 1000000, or a percentage of them
+    /// (rounded up, at least one). Which ones is drawn for each run, by SHA-256 of run number and Node UID; nodes that cannot
+    /// be run now are taken last. A node that has started stays in the sample whatever nodes come, and within a run no
+    /// more nodes are started than the sample has, those that are gone or were made again since included. Nodes outside the
+    /// sample are not desired: they have no entry and are in no counter. A percentage follows the number of nodes; with `newNodePolicy: Ignore` the sample is drawn once. Default:
+    /// all. A change applies at once: a larger sample runs further nodes, a smaller one stops none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "count_or_percent")]
+    pub node_sample: Option<IntOrString>,
+
+    /// Taints that do not keep the script away, at most 64. Nodes are judged as for a DaemonSet: one with a taint of effect
+    /// `NoSchedule` or `NoExecute` that is not tolerated is `Skipped` with reason `Tainted`, and run when the taint goes.
+    /// The taints of cordoned nodes and of memory, disk and process pressure are tolerated anyway, and so is, without
+    /// limit, that a node becomes not ready or unreachable while its pod runs. A toleration that matches
+    /// `node-role.kubernetes.io/control-plane` (one without a key does) needs verb `use` on
+    /// `nodeclasses.access.scriptrunner.io/control-plane`. A change applies to nodes that have not started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub tolerations: Vec<Toleration>,
+
+    /// What becomes of a cordoned node: `Run` (the default) runs it, `Skip` leaves it out as `Skipped` with reason
+    /// `Unschedulable` until it is uncordoned. A change applies at once to nodes that have not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unschedulable_node_policy: Option<UnschedulableNodePolicy>,
+
+    /// What becomes of a node that is not Ready: `Wait` (the default) waits for it, at most `podStartDeadlineSeconds` from the
+    /// beginning of the run or from when it ceased to be Ready, and then gives it up as `Unknown` with reason
+    /// `Unreachable`; `Skip` leaves it out at once as `Skipped` with reason `NodeNotReady`. Both are run when they become
+    /// Ready. A change applies at once to nodes that have not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready_node_policy: Option<NotReadyNodePolicy>,
+
+    /// What becomes of a node that begins to match after the run began, because it joins, is made again under its name, or
+    /// gets a label: `Run` (the default) runs it, `Ignore` lists it as `Skipped` with reason `NewNode` and leaves it to the next
+    /// run. Nodes that match because the spec was edited are run. A change to `Run` runs the nodes that were ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_node_policy: Option<NewNodePolicy>,
 
     /// How much of the node the script sees. `Normal` passes the Pod Security level *restricted* (with `runAs: Root`
     /// *baseline*). `Privileged` is root with all privileges, `PrivilegedWithHostFS` also has the node's `/` at `/host`;

@@ -48,7 +48,7 @@ pub(super) fn accept<'a>(
 /// Whether even the shortest status of all desired nodes fits beside the spec.
 fn check_size(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
     let other_bytes = observed.object.other_bytes;
-    let names = targets::desired_names(&run.targets, observed);
+    let names = targets::names_at_most(&run.targets, observed);
     let previous = observed.previous.as_ref().and_then(|previous| previous.run.as_ref());
     let number = previous.map_or(0, |run| run.number) + 1;
     let fits = |names: &[&str]| {
@@ -65,7 +65,7 @@ fn check_size(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
         return Err(Refusal { reason: ConditionReason::SpecInvalid, message });
     }
     let message = format!(
-        "{} nodes are too many for one object, even with every output left out; select fewer with nodeLabelSelector and use several ScriptRunners",
+        "{} nodes are too many for one object, even with every output left out; select fewer with nodeLabelSelector or nodeSample and use several ScriptRunners",
         names.len()
     );
     Err(Refusal { reason: ConditionReason::TooManyNodes, message })

@@ -5,6 +5,7 @@ mod large;
 mod parts;
 mod runner;
 mod sessions;
+mod targets;
 mod toy;
 mod walk;
 mod warm;

@@ -1,5 +1,9 @@
 //! Table tests of what is accepted and what is refused with which words.
 
+use std::collections::BTreeSet;
+
+use scriptrunner_api::v1alpha1::{LabelSelector, NewNodePolicy, NotReadyNodePolicy, UnschedulableNodePolicy};
+
 use super::*;
 
 fn spec(yaml: &str) -> ScriptRunnerSpec {
@@ -22,6 +26,18 @@ fn plain_spec_gets_every_default() {
         }
     );
     assert_eq!(run.parallelism, None);
+    assert_eq!(
+        run.targets,
+        Targets {
+            matching: Matching::Selector(LabelSelector::default()),
+            excluded: BTreeSet::new(),
+            sample: None,
+            tolerations: Vec::new(),
+            unschedulable: UnschedulableNodePolicy::Run,
+            not_ready: NotReadyNodePolicy::Wait,
+            new_nodes: NewNodePolicy::Run,
+        }
+    );
 }
 
 #[test]
@@ -67,6 +83,25 @@ fn each_contradiction_is_named() {
             "{script: x, nodeNames: [a], mode: Privileged, repeat: {periodSeconds: 1}, env: [{name: A, valueFrom: {configMapKeyRef: {name: c, key: k}}}]}",
             "ConfigMap",
         ),
+        ("{script: x, nodeLabelSelector: {}, nodeSample: 0}", "nodeSample is 0"),
+        ("{script: x, nodeLabelSelector: {}, nodeSample: -3}", "nodeSample is -3"),
+        ("{script: x, nodeLabelSelector: {}, nodeSample: 1000001}", "1000001"),
+        ("{script: x, nodeLabelSelector: {}, nodeSample: '0%'}", "nodeSample is \"0%\""),
+        ("{script: x, nodeLabelSelector: {}, nodeSample: half}", "1% to 100%"),
+        ("{script: x, nodeLabelSelector: {}, tolerations: [{}]}", "needs operator: Exists"),
+        ("{script: x, nodeLabelSelector: {}, tolerations: [{key: '', value: a}]}", "needs operator: Exists"),
+        (
+            "{script: x, nodeLabelSelector: {}, tolerations: [{key: a, operator: Exists, value: b}]}",
+            "takes no value",
+        ),
+        (
+            "{script: x, nodeLabelSelector: {}, tolerations: [{key: a, tolerationSeconds: 1}]}",
+            "NoExecute only",
+        ),
+        (
+            "{script: x, nodeLabelSelector: {}, unschedulableNodePolicy: Skip, tolerations: [{key: node.kubernetes.io/unschedulable, operator: Exists}]}",
+            "set unschedulableNodePolicy: Run",
+        ),
     ] {
         let refusal = validate(&spec(yaml)).expect_err(yaml);
         assert_eq!(refusal.reason, ConditionReason::SpecInvalid);
@@ -84,10 +119,10 @@ fn script_of_64_kib_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
-fn parallelism_rounds_percentages_up() {
-    assert_eq!(Parallelism::Percent(10).nodes(11), 2);
-    assert_eq!(Parallelism::Percent(1).nodes(3), 1);
-    assert_eq!(Parallelism::Percent(100).nodes(7), 7);
-    assert_eq!(Parallelism::Percent(50).nodes(0), 1);
-    assert_eq!(Parallelism::Nodes(3).nodes(100), 3);
+fn counts_of_nodes_round_percentages_up() {
+    assert_eq!(NodeCount::Percent(10).nodes(11), 2);
+    assert_eq!(NodeCount::Percent(1).nodes(3), 1);
+    assert_eq!(NodeCount::Percent(100).nodes(7), 7);
+    assert_eq!(NodeCount::Percent(50).nodes(0), 1);
+    assert_eq!(NodeCount::Nodes(3).nodes(100), 3);
 }

@@ -115,6 +115,7 @@ pub struct NodePart {
 #[derive(Deserialize)]
 struct NodeSpecPart {
     taints: Option<Vec<Taint>>,
+    unschedulable: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -149,7 +150,11 @@ impl From<NodePart> for Node {
             }),
             ..NodeStatus::default()
         });
-        let spec = part.spec.map(|NodeSpecPart { taints }| NodeSpec { taints, ..NodeSpec::default() });
+        let spec = part.spec.map(|NodeSpecPart { taints, unschedulable }| NodeSpec {
+            taints,
+            unschedulable,
+            ..NodeSpec::default()
+        });
         Self { metadata: part.metadata.into(), spec, status }
     }
 }

@@ -66,7 +66,8 @@ pub(crate) fn script_runner(name: &str, mode: &str, env: &Value) -> ScriptRunner
 
 /// People of one namespace: `author` may write ScriptRunners, `clerk` has the stock role `edit`, `editor` both, `owner` may
 /// do everything in it, `holder` is an author who may use mode Privileged everywhere, `neighbour` one who may use
-/// PrivilegedWithHostFS in this namespace, `keeper` an owner who may use Privileged in it. `founder` makes namespaces.
+/// PrivilegedWithHostFS in this namespace, `keeper` an owner who may use Privileged in it, `pilot` an author who may use
+/// control-plane nodes. `founder` makes namespaces.
 pub(crate) async fn people(client: &Client, namespace: &str) {
     let user = |name: &str| json!({"kind": "User", "name": format!("{name}@{namespace}")});
     let role =
@@ -84,7 +85,7 @@ pub(crate) async fn people(client: &Client, namespace: &str) {
         json!({"kind": "Role", "metadata": in_here("author"),
             "rules": [{"apiGroups": ["scriptrunner.io"], "resources": ["scriptrunners"], "verbs": ["*"]}]}),
         json!({"kind": "RoleBinding", "metadata": in_here("author"), "roleRef": role("Role", "author"),
-            "subjects": [user("author"), user("editor"), user("holder"), user("neighbour")]}),
+            "subjects": [user("author"), user("editor"), user("holder"), user("neighbour"), user("pilot")]}),
         json!({"kind": "RoleBinding", "metadata": in_here("editor"), "roleRef": role("ClusterRole", "edit"),
             "subjects": [user("clerk"), user("editor")]}),
         json!({"kind": "RoleBinding", "metadata": in_here("owner"), "roleRef": role("ClusterRole", "cluster-admin"),
@@ -95,6 +96,9 @@ pub(crate) async fn people(client: &Client, namespace: &str) {
         bound("neighbour"),
         modes("keeper", &format!("{namespace}:privileged")),
         bound("keeper"),
+        json!({"kind": "ClusterRole", "metadata": {"name": format!("pilot-{namespace}")},
+            "rules": [{"apiGroups": ["access.scriptrunner.io"], "resources": ["nodeclasses"], "resourceNames": ["control-plane"], "verbs": ["use"]}]}),
+        bound("pilot"),
         json!({"kind": "ClusterRole", "metadata": {"name": format!("founder-{namespace}")},
             "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create"]}]}),
         bound("founder"),

@@ -13,7 +13,7 @@ use scriptrunner_testcluster::{Error, namespace::in_namespace};
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::admin,
+    cluster::{acting_as, admin},
     people::{
         Answer::{No, Yes},
         ask, dry_create, may_create, may_patch, people, script_runner,
@@ -62,6 +62,54 @@ async fn secrets_and_config_maps_are_named_only_by_who_may_create_pods() {
         api.create(&PostParams::default(), &script_runner("secret", "Normal", &secret)).await.unwrap();
         may_patch("author", &namespace, "secret", json!({"spec": {"script": "false"}}), refused).await;
         may_patch("author", &namespace, "secret", json!({"metadata": {"labels": {"x": "y"}}}), Yes).await;
+        Ok::<_, Error>(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn control_plane_nodes_are_tolerated_only_by_who_may_use_them() {
+    let client = admin().await;
+    in_namespace(&client, "control-plane", &[], async |namespace| {
+        people(&client, &namespace).await;
+        let refused = No(
+            "scriptrunner-spec: a toleration of node-role.kubernetes.io/control-plane, as one without a key is, needs verb use on nodeclasses.access.scriptrunner.io/control-plane",
+        );
+        let key = "node-role.kubernetes.io/control-plane";
+        let tolerating = |toleration: Value| {
+            let mut object = script_runner("new", "Normal", &json!([]));
+            let other = json!({"key": "gpu", "operator": "Exists"});
+            object.spec.tolerations = serde_json::from_value(json!([other, toleration])).unwrap();
+            object
+        };
+        let in_name = |who: &str| format!("{who}@{namespace}");
+        // Everything in a namespace, wildcards included, gives no right to a class of nodes.
+        for (who, toleration, expected) in [
+            ("author", json!({"operator": "Exists"}), refused),
+            ("owner", json!({"operator": "Exists", "effect": "NoExecute"}), refused),
+            ("owner", json!({"key": key, "operator": "Exists"}), refused),
+            ("holder", json!({"key": key, "effect": "NoSchedule"}), refused),
+            ("pilot", json!({"key": key, "operator": "Exists"}), Yes),
+            ("pilot", json!({"operator": "Exists"}), Yes),
+            ("author", json!({"key": "other", "operator": "Exists"}), Yes),
+        ] {
+            let api: Api<ScriptRunner> =
+                Api::namespaced(acting_as(&in_name(who), &[]).await, &namespace);
+            let object = tolerating(toleration.clone());
+            ask(&format!("{who} tolerates {toleration}"), expected, async || {
+                api.create(&dry_create(), &object).await.map(drop)
+            })
+            .await;
+        }
+        // What is there already is edited only by who may write it.
+        let api: Api<ScriptRunner> = Api::namespaced(client.clone(), &namespace);
+        let mut object = tolerating(json!({"operator": "Exists"}));
+        object.metadata.name = Some("everywhere".into());
+        api.create(&PostParams::default(), &object).await.unwrap();
+        may_patch("author", &namespace, "everywhere", json!({"spec": {"script": "false"}}), refused).await;
+        may_patch("author", &namespace, "everywhere", json!({"spec": {"tolerations": null}}), Yes).await;
+        may_patch("author", &namespace, "everywhere", json!({"metadata": {"labels": {"x": "y"}}}), Yes).await;
         Ok::<_, Error>(())
     })
     .await

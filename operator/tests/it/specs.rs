@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::{admin, definition, refusal, send};
 
 /// A spec that is refused, as YAML, and the words that say why.
-const REFUSED: [(&str, &str); 52] = [
+const REFUSED: [(&str, &str); 79] = [
     (
         "{script: x, nodeNames: [a], mode: Priviledged}",
         r#"spec.mode: Unsupported value: "Priviledged": supported values: "Normal", "Privileged", "PrivilegedWithHostFS""#,
@@ -180,13 +180,106 @@ const REFUSED: [(&str, &str); 52] = [
         "{script: x, nodeLabelSelector: {matchExpressions: [{key: a, operator: Equals, values: [b]}]}}",
         r#"operator: Unsupported value: "Equals""#,
     ),
+    (
+        "{script: x, nodeNames: [a], excludedNodeNames: ['']}",
+        "spec.excludedNodeNames[0] in body should be at least 1 chars long",
+    ),
+    (
+        "{script: x, nodeNames: [a], excludedNodeNames: b}",
+        "spec.excludedNodeNames in body must be of type array",
+    ),
+    (
+        "{script: x, nodeNames: [a], excludedNodeNames: [1]}",
+        "spec.excludedNodeNames[0] in body must be of type string",
+    ),
+    ("{script: x, nodeNames: a}", "spec.nodeNames in body must be of type array"),
+    (
+        "{script: x, nodeNames: [a], nodeSample: 0}",
+        "spec.nodeSample in body should be greater than or equal to 1",
+    ),
+    (
+        "{script: x, nodeNames: [a], nodeSample: -1}",
+        "spec.nodeSample in body should be greater than or equal to 1",
+    ),
+    (
+        "{script: x, nodeNames: [a], nodeSample: 1000001}",
+        "spec.nodeSample in body should be less than or equal to 1000000",
+    ),
+    (
+        "{script: x, nodeNames: [a], nodeSample: '0%'}",
+        "spec.nodeSample in body should match '^([1-9][0-9]?|100)%$'",
+    ),
+    ("{script: x, nodeNames: [a], nodeSample: '101%'}", "spec.nodeSample in body should match"),
+    ("{script: x, nodeNames: [a], nodeSample: '2'}", "spec.nodeSample in body should match"),
+    (
+        "{script: x, nodeNames: [a], nodeSample: 1.5}",
+        "spec.nodeSample in body must be of type integer,string",
+    ),
+    ("{script: x, nodeNames: [a], tolerations: gpu}", "spec.tolerations in body must be of type array"),
+    ("{script: x, nodeNames: [a], tolerations: [gpu]}", "spec.tolerations[0] in body must be of type object"),
+    (
+        "{script: x, nodeNames: [a], tolerations: [{}]}",
+        "a toleration without a key is for every taint and needs operator: Exists; name the key or set the operator",
+    ),
+    (
+        "{script: x, nodeNames: [a], tolerations: [{operator: Equal, value: b}]}",
+        "a toleration without a key is for every taint",
+    ),
+    (
+        "{script: x, nodeNames: [a], tolerations: [{key: '', operator: Exists}]}",
+        "spec.tolerations[0].key in body should be at least 1 chars long",
+    ),
+    (
+        "{script: x, nodeNames: [a], tolerations: [{key: 'a b', operator: Exists}]}",
+        "spec.tolerations[0].key in body should match",
+    ),
+    (
+        "{script: x, nodeNames: [a], tolerations: [{key: a, value: 'b c'}]}",
+        "spec.tolerations[0].value in body should match",
+    ),
+    (
+        "{script: x, nodeNames: [a], tolerations: [{key: a, operator: Exists, value: b}]}",
+        "a toleration with operator Exists takes no value; remove the value or set operator: Equal",
+    ),
+    (
+        "{script: x, nodeNames: [a], tolerations: [{key: a, operator: exists}]}",
+        r#"spec.tolerations[0].operator: Unsupported value: "exists""#,
+    ),
+    (
+        "{script: x, nodeNames: [a], tolerations: [{key: a, effect: NoRun}]}",
+        r#"spec.tolerations[0].effect: Unsupported value: "NoRun""#,
+    ),
+    (
+        "{script: x, nodeNames: [a], tolerations: [{key: a, effect: NoSchedule, tolerationSeconds: 5}]}",
+        "tolerationSeconds is for effect NoExecute only; set the effect or remove tolerationSeconds",
+    ),
+    (
+        "{script: x, nodeNames: [a], tolerations: [{key: a, effect: NoExecute, tolerationSeconds: -1}]}",
+        "spec.tolerations[0].tolerationSeconds in body should be greater than or equal to 0",
+    ),
+    (
+        "{script: x, nodeNames: [a], unschedulableNodePolicy: Skip, tolerations: [{key: node.kubernetes.io/unschedulable, operator: Exists}]}",
+        "unschedulableNodePolicy: Skip leaves out the cordoned nodes that tolerations lets in; remove the toleration of node.kubernetes.io/unschedulable or set unschedulableNodePolicy: Run",
+    ),
+    (
+        "{script: x, nodeNames: [a], unschedulableNodePolicy: Wait}",
+        r#"spec.unschedulableNodePolicy: Unsupported value: "Wait""#,
+    ),
+    (
+        "{script: x, nodeNames: [a], notReadyNodePolicy: Run}",
+        r#"spec.notReadyNodePolicy: Unsupported value: "Run""#,
+    ),
+    ("{script: x, nodeNames: [a], newNodePolicy: Skip}", r#"spec.newNodePolicy: Unsupported value: "Skip""#),
 ];
 
 /// Specs that are accepted; together they use every field.
-const ACCEPTED: [&str; 17] = [
+const ACCEPTED: [&str; 20] = [
     "{script: x, nodeLabelSelector: {}}",
     "{script: x, nodeNames: [a, b]}",
     "{script: x, nodeNames: [a], mode: null, args: null, env: null, runAs: null, historyLimit: null, nodeLabelSelector: null, repeat: null, output: null}",
+    "{script: x, nodeNames: [a, b], excludedNodeNames: [b, c], nodeSample: 1000000, unschedulableNodePolicy: Run, notReadyNodePolicy: Wait, newNodePolicy: Run}",
+    "{script: x, nodeLabelSelector: {}, excludedNodeNames: [], nodeSample: '100%', tolerations: [], unschedulableNodePolicy: Skip, notReadyNodePolicy: Skip, newNodePolicy: Ignore}",
+    "{script: x, nodeLabelSelector: {}, unschedulableNodePolicy: Skip, tolerations: [{operator: Exists}, {key: a}, {key: b.c/D_e, value: F.g, effect: PreferNoSchedule}, {key: a, operator: Exists, value: '', effect: NoExecute, tolerationSeconds: 0}]}",
     "{script: x, nodeNames: [a], runAs: Root, interpreter: [bash, -e], args: ['', '$HOME', a b], historyLimit: 1}",
     "{script: x, nodeNames: [a], runAs: NonRoot, placement: Scheduler, historyLimit: 100, terminationGracePeriodSeconds: 0, podStartDeadlineSeconds: 1}",
     "{script: x, nodeNames: [a], placement: Direct, output: {stdoutLimitBytes: 0, stderrLimitBytes: 65536}}",

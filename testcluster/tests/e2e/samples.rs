@@ -83,6 +83,7 @@ fn every_sample_has_its_test() {
         "pip",
         "privileged",
         "repeat",
+        "targets",
         "warm",
         "watch",
     ];
@@ -290,6 +291,21 @@ async fn failing_tells_exit_code_and_last_words() {
         }
         assert_eq!((status.output_group_count, status.output_groups[0].exit_code), (1, Some(3)));
         failing.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn targets_are_half_of_the_nodes() {
+    in_given_namespace("default", async |stage| {
+        let targets = apply(&stage.client, "targets.yaml", |_| {}).await;
+        let object = targets.until_complete().await;
+        let status = status(&object);
+        assert_eq!((status.desired, status.succeeded, status.nodes.len()), (2, 2, 2));
+        for node in status.nodes.keys() {
+            assert_eq!(newest(&object, node).stdout, format!("drawn: {node}\n"));
+        }
+        targets.delete().await;
     })
     .await;
 }

@@ -89,6 +89,7 @@ impl Toy {
             id: short_id(&format!("uid-of-{name}")),
             labels: BTreeMap::default(),
             taints: Vec::new(),
+            unschedulable: false,
             ready: true,
             ready_since: None,
             os: "linux".into(),

@@ -1,49 +1,19 @@
 //! Nodes that are tainted, cordoned, full, cut off, killed, or forgotten by Kubernetes.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    ResourceExt,
+    api::{DeleteParams, ListParams, PostParams},
 };
 use scriptrunner_api::v1alpha1::ScriptRunner;
 use scriptrunner_testcluster::wait;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     answer::{entry, newest, run_number, state, status},
-    operator,
-    stage::{PATIENCE, PRIVILEGED, Stage, alone},
+    node::{change, nodes, until_ready, victim},
+    stage::{PATIENCE, PRIVILEGED, alone},
 };
-
-fn nodes(stage: &Stage) -> Api<Node> {
-    Api::all(stage.client.clone())
-}
-
-/// A node that the operator does not run on.
-async fn victim(stage: &Stage) -> String {
-    let spared = operator::node(&stage.client).await;
-    stage.cluster.node_names().into_iter().find(|node| *node != spared).unwrap()
-}
-
-async fn change(stage: &Stage, node: &str, patch: Value) {
-    nodes(stage).patch(node, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-}
-
-/// Waits until Kubernetes says that the node is or is not Ready, taints included.
-async fn until_ready(stage: &Stage, node: &str, expected: bool) {
-    wait::until(&format!("node {node:?} to be ready: {expected}"), PATIENCE, async |seen| {
-        let found = nodes(stage).get_opt(node).await?;
-        let conditions = found.as_ref().and_then(|node| node.status.as_ref()?.conditions.as_ref());
-        let is_ready = conditions.is_some_and(|conditions| {
-            conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        });
-        let taints = found.as_ref().and_then(|node| node.spec.as_ref()?.taints.clone()).unwrap_or_default();
-        seen.note(format!("ready: {is_ready}, taints: {taints:?}"));
-        Ok::<_, kube::Error>((is_ready == expected && is_ready == taints.is_empty()).then_some(()))
-    })
-    .await
-    .unwrap();
-}
 
 #[tokio::test]
 async fn a_tainted_node_is_left_out_until_the_taint_goes() {
