@@ -1,6 +1,9 @@
 //! Many calls of the API server at the same time: so many for one object, and no more than as many for all together.
 
-use std::time::Instant;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{
@@ -14,6 +17,10 @@ use crate::{context::Context, error::Error};
 pub const MOST_AT_ONCE: usize = 32;
 /// The same for what nobody waits for.
 pub const MOST_UNHURRIED: usize = 2;
+/// The same beside the write of a large status.
+pub const MOST_BESIDE_LARGE: usize = 4;
+/// Bytes from which on a status is large. Of 1 MiB an API server takes more than a second of one processor.
+pub const LARGE_BYTES: usize = 256 << 10;
 
 /// How much was done in the time that there was.
 #[must_use]
@@ -43,30 +50,63 @@ impl Progress {
 pub struct Turns {
     all: Semaphore,
     cleaning: Semaphore,
+    /// Writes of large statuses that are on their way.
+    large: AtomicUsize,
+    beside_large: Semaphore,
 }
 
 /// The right to a call, until it is dropped.
-pub type Turn<'a> = SemaphorePermit<'a>;
+pub struct Turn<'a>(#[expect(dead_code, reason = "held until it is dropped")] [Option<SemaphorePermit<'a>>; 2]);
+
+/// The right of way of a large status, until it is dropped.
+pub struct RightOfWay<'a>(&'a Turns);
+
+impl Drop for RightOfWay<'_> {
+    fn drop(&mut self) {
+        self.0.large.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { all: Semaphore::new(MOST_AT_ONCE), cleaning: Semaphore::new(1) }
+        Self {
+            all: Semaphore::new(MOST_AT_ONCE),
+            cleaning: Semaphore::new(1),
+            large: AtomicUsize::new(0),
+            beside_large: Semaphore::new(MOST_BESIDE_LARGE),
+        }
     }
 }
 
 impl Turns {
     /// Waits for a turn; none if it has not come at `until`.
     pub async fn take(&self, until: Option<Instant>) -> Option<Turn<'_>> {
-        // It is never closed.
+        let turn = async {
+            // They are never closed.
+            let one_of_all = self.all.acquire().await.ok()?;
+            let is_beside_large = self.large.load(Ordering::Relaxed) > 0;
+            let beside_large =
+                if is_beside_large { Some(self.beside_large.acquire().await.ok()?) } else { None };
+            Some(Turn([Some(one_of_all), beside_large]))
+        };
         match until {
-            Some(until) => timeout_at(until.into(), self.all.acquire()).await.ok()?.ok(),
-            None => self.all.acquire().await.ok(),
+            Some(until) => timeout_at(until.into(), turn).await.ok()?,
+            None => turn.await,
         }
     }
 
     /// The right to clean up, if no other object does: nobody waits for that.
     pub fn clean_up(&self) -> Option<Turn<'_>> {
-        self.cleaning.try_acquire().ok()
+        self.cleaning.try_acquire().ok().map(|cleaning| Turn([Some(cleaning), None]))
+    }
+
+    /// Leaves most of the API server to the write of a status, if it is large: thousands of results wait for it, and the next
+    /// pods are made no sooner by an API server that does thirty things at a time.
+    pub fn give_way(&self, status_bytes: usize) -> Option<RightOfWay<'_>> {
+        (status_bytes >= LARGE_BYTES).then(|| {
+            self.large.fetch_add(1, Ordering::Relaxed);
+            RightOfWay(self)
+        })
     }
 }
 
@@ -219,6 +259,20 @@ mod tests {
         assert!(all.into_iter().all(|progress| progress.unwrap() == Progress::Unfinished));
         let seconds = begin.elapsed().as_secs_f64();
         assert!(seconds < 1.3, "one that has begun is waited for, one that waits is not: {seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn little_is_asked_beside_the_write_of_a_large_status() {
+        let (running, most) = (Cell::new(0), Cell::new(0));
+        let turns = Turns::default();
+        assert!(turns.give_way(LARGE_BYTES - 1).is_none());
+        let right_of_way = turns.give_way(LARGE_BYTES);
+        let until = Some(Context::instant() + Duration::from_secs(1));
+        let progress = in_turn(&turns, MOST_AT_ONCE, calls(&running, &most, 320), until).await;
+        assert_eq!((progress.unwrap(), most.take()), (Progress::Unfinished, MOST_BESIDE_LARGE));
+        drop(right_of_way);
+        let progress = in_turn(&turns, MOST_AT_ONCE, calls(&running, &most, 320), None).await;
+        assert_eq!((progress.unwrap(), most.take()), (Progress::Done, MOST_AT_ONCE));
     }
 
     #[test]

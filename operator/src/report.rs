@@ -91,9 +91,11 @@ async fn write(
     }
     let api = Api::<ScriptRunner>::namespaced(context.client.clone(), &sight.observed.object.namespace);
     let name = object.name_any();
+    let right_of_way = context.turns.give_way(bytes);
     let written = context
         .call("write the status", api.patch_status(&name, &PatchParams::default(), &Patch::Json::<()>(patch)))
         .await;
+    drop(right_of_way);
     match written {
         Ok(stored) => {
             Metrics::count(&context.metrics.status_writes, "done");
