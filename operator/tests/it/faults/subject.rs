@@ -55,18 +55,22 @@ impl<'a> Subject<'a> {
     }
 
     async fn with_answers(scene: &'a Scene, name: &str, repeat: Value, width: usize) -> Self {
-        let object = json!({"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner",
+        let mut object = json!({"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner",
             "metadata": {"name": name}, "spec": {"nodeLabelSelector": {}, "mode": "PrivilegedWithHostFS",
             "script": ledger::script(scene, name, width), "historyLimit": HISTORY_LIMIT,
-            "parallelism": "100%", "executionDeadlineSeconds": 60, "repeat": repeat}});
+            "executionDeadlineSeconds": 60, "repeat": repeat}});
+        if object["spec"]["repeat"]["count"].is_number() {
+            // A repetition with an end has to state it in a privileged mode; without an end it may not.
+            object["spec"]["parallelism"] = json!("100%");
+        }
         let api: Api<ScriptRunner> = scene.objects();
         api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
         Self { scene, api, name: name.to_owned(), width }
     }
 
-    /// Lets the script run once more, in a new run.
+    /// Lets the script run once more and no more, in a new run.
     pub(crate) async fn run_once_more(&self) {
-        let patch = json!({"spec": {"args": ["once more"], "repeat": null}});
+        let patch = json!({"spec": {"args": ["once more"], "repeat": null, "parallelism": "100%"}});
         self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     }
 
