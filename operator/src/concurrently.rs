@@ -56,7 +56,9 @@ pub struct Turns {
 }
 
 /// The right to a call, until it is dropped.
-pub struct Turn<'a>(#[expect(dead_code, reason = "held until it is dropped")] [Option<SemaphorePermit<'a>>; 2]);
+pub struct Turn<'a>(
+    #[expect(dead_code, reason = "held until it is dropped")] [Option<SemaphorePermit<'a>>; 2],
+);
 
 /// The right of way of a large status, until it is dropped.
 pub struct RightOfWay<'a>(&'a Turns);
