@@ -138,6 +138,8 @@ reasons! {
         AllNodesSkipped,
         /// Some desired node failed or is unknown.
         NodesFailed,
+        /// More nodes failed or are unknown than `maxFailures` allows.
+        ErrorBudgetExceeded,
         /// The run has not ended.
         RunNotEnded,
         /// The run ended without a failure.

@@ -1,6 +1,7 @@
 //! Every decision of ScriptRunner as a function of its arguments: no client, clock, environment or file. Pure.
 
 pub mod adopt;
+mod halt;
 mod in_step;
 pub mod names;
 pub mod observed;

@@ -31,6 +31,8 @@ pub struct ValidRun {
     pub limits: Limits,
     /// How many nodes may be busy at once; none is all.
     pub parallelism: Option<NodeCount>,
+    /// How many nodes may fail or become unknown before nothing more is started; none is all.
+    pub max_failures: Option<NodeCount>,
 }
 
 /// How long things may take and how much is kept.
@@ -69,7 +71,7 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
 pub fn validate(spec: &ScriptRunnerSpec) -> Result<ValidRun, Refusal> {
     check_script(spec)?;
     check_mode(spec)?;
-    check_parallelism(spec)?;
+    check_pace(spec)?;
     let pinned = PinnedSpec::of(spec);
     Ok(ValidRun {
         spec_hash: pinned.spec_hash(),
@@ -77,7 +79,8 @@ pub fn validate(spec: &ScriptRunnerSpec) -> Result<ValidRun, Refusal> {
         script: spec.script.clone(),
         targets: Targets::of(spec)?,
         limits: limits(spec)?,
-        parallelism: NodeCount::of("parallelism", spec.parallelism.as_ref())?,
+        parallelism: NodeCount::of("parallelism", spec.parallelism.as_ref(), 1)?,
+        max_failures: NodeCount::of("maxFailures", spec.max_failures.as_ref(), 0)?,
     })
 }
 
@@ -132,8 +135,16 @@ fn check_mode(spec: &ScriptRunnerSpec) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_parallelism(spec: &ScriptRunnerSpec) -> Result<(), Refusal> {
+fn check_pace(spec: &ScriptRunnerSpec) -> Result<(), Refusal> {
     let endless = spec.repeat.as_ref().is_some_and(|repeat| repeat.count.is_none());
+    if spec.max_failures.is_some() && endless {
+        return invalid("maxFailures cannot be combined with an endless repeat, whose nodes never end");
+    }
+    if spec.max_failures.is_some() && spec.execution_deadline_seconds.is_none() {
+        return invalid(
+            "maxFailures needs executionDeadlineSeconds, so that a hung node is counted as a failure",
+        );
+    }
     match (&spec.parallelism, endless) {
         (Some(_), true) => invalid("parallelism cannot be combined with an endless repeat"),
         (Some(_), false) if spec.execution_deadline_seconds.is_none() => {

@@ -59,6 +59,8 @@ pub const DEFAULT_OUTPUT_LIMIT_BYTES: u32 = 4096;
     validation = Rule::new("!has(self.unschedulableNodePolicy) || self.unschedulableNodePolicy == 'Run' || !has(self.tolerations) || !self.tolerations.exists(t, has(t.key) && t.key == 'node.kubernetes.io/unschedulable')").message("unschedulableNodePolicy: Skip leaves out the cordoned nodes that tolerations lets in; remove the toleration of node.kubernetes.io/unschedulable or set unschedulableNodePolicy: Run"),
     validation = Rule::new("!has(self.parallelism) || has(self.executionDeadlineSeconds)").message("parallelism needs executionDeadlineSeconds, so that a hung node cannot hold its slot for ever"),
     validation = Rule::new("!has(self.parallelism) || !has(self.repeat) || has(self.repeat.count)").message("parallelism cannot be combined with an endless repeat; set repeat.count or remove parallelism"),
+    validation = Rule::new("!has(self.maxFailures) || has(self.executionDeadlineSeconds)").message("maxFailures needs executionDeadlineSeconds, so that a hung node is counted as a failure"),
+    validation = Rule::new("!has(self.maxFailures) || !has(self.repeat) || has(self.repeat.count)").message("maxFailures cannot be combined with an endless repeat, whose nodes never end; set repeat.count or remove maxFailures"),
     validation = Rule::new("!has(self.runnerIdleSeconds) || self.runnerIdleSeconds == 0 || self.mode == 'Normal'").message("runnerIdleSeconds is for mode Normal only; remove it: the pod of a privileged mode ends with its run"),
     validation = Rule::new("self.mode == 'Normal' || has(self.parallelism) || (has(self.repeat) && !has(self.repeat.count))").message("a privileged mode must state parallelism (100% is allowed), unless it repeats endlessly")
 )]
@@ -205,6 +207,16 @@ pub struct ScriptRunnerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count_or_percent")]
     pub parallelism: Option<IntOrString>,
+
+    /// How many nodes may fail or become unknown before the run starts nothing more: a number from 0 to 1000000, or a percentage
+    /// of the desired nodes (rounded up); 0 stops at the first failure. Once more nodes than that failed or are unknown no
+    /// further node is started and none is tried again. What runs goes on to its end, so with `parallelism` at most
+    /// `maxFailures` plus `parallelism` nodes fail in the script. Then the run ends as `Failed` with reason
+    /// `ErrorBudgetExceeded`; nodes that never started stay `Pending`. Raising it goes on with them; editing the script is a
+    /// new run. Needs `executionDeadlineSeconds`; not with an endless repeat. Default: no limit. A change applies at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "none_or_count_or_percent")]
+    pub max_failures: Option<IntOrString>,
 
     /// How long a runner that has finished stays connected in its pod, ready to run again, in seconds, 0 to 86400, default 0: its
     /// pod ends with its run. A new run that differs from the one before only in `script` and `args` is then sent to the
@@ -485,9 +497,17 @@ fn label_values(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn count_or_percent(_: &mut SchemaGenerator) -> Schema {
+    at_least_or_percent(1)
+}
+
+fn none_or_count_or_percent(_: &mut SchemaGenerator) -> Schema {
+    at_least_or_percent(0)
+}
+
+fn at_least_or_percent(minimum: u32) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
-        "minimum": 1,
+        "minimum": minimum,
         "maximum": 1_000_000,
         "maxLength": 4,
         "pattern": "^([1-9][0-9]?|100)%$",

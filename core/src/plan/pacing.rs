@@ -13,6 +13,7 @@ use super::{
     warm::{Readiness, Warm, is_idle},
 };
 use crate::{
+    halt::{Halt, Tally},
     in_step::InStep,
     names::pod_name,
     observed::{ContainerFacts, NodeFacts, Observed},
@@ -46,6 +47,9 @@ pub(super) fn start(
     settings: &PodSettings,
     warm: Option<&Warm>,
 ) -> Vec<Action> {
+    if is_halted(draft, run, observed) {
+        return Vec::new();
+    }
     let number = draft.run_number();
     let stored_number =
         observed.previous.as_ref().and_then(|previous| previous.run.as_ref()).map(|run| run.number);
@@ -104,6 +108,21 @@ pub(super) fn start(
         }
     }
     actions
+}
+
+/// Whether nothing more is started, by what is stored or by what this look has found.
+///
+/// **Invariant:** a node is started only while what failed is within `maxFailures` and what is busy, with it, within
+/// `parallelism`. So no more nodes than both together fail of those that were started.
+fn is_halted(draft: &Draft<'_>, run: &ValidRun, observed: &Observed) -> bool {
+    let number = draft.run_number();
+    let stored = observed
+        .previous
+        .as_ref()
+        .filter(|previous| previous.run.as_ref().is_some_and(|stored| stored.number == number))
+        .map(|previous| Tally::of_counters(previous));
+    let tallies = [Some(Tally::of_entries(&draft.status.nodes, number)), stored];
+    tallies.into_iter().flatten().any(|tally| Halt::of(run, tally).is_some())
 }
 
 /// Whether what is stored of the node names no pod and waits for none.

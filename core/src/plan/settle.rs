@@ -13,6 +13,7 @@ use super::{
     runners::{Heard, Runner, Runners},
 };
 use crate::{
+    halt::{Halt, Tally},
     in_step::InStep,
     observed::{NodeFacts, Observed},
     results::{
@@ -266,7 +267,8 @@ fn give_up(node_entry: &mut NodeStatus, reason: NodeReason, message: &str) {
     entry::set(node_entry, NodeState::Unknown, Some(reason), message);
 }
 
-/// Ends the wait for pods that do not start and for nodes that do not become Ready.
+/// Ends the wait for pods that do not start and for nodes that do not become Ready. Once nothing more is started, nodes that
+/// have no pod are not waited for.
 pub(super) fn enforce_start_deadlines(
     draft: &mut Draft<'_>,
     run: &ValidRun,
@@ -280,19 +282,27 @@ pub(super) fn enforce_start_deadlines(
     };
     let now = draft.now;
     let mut looks = Vec::new();
+    let mut tally = Tally::of_entries(&draft.status.nodes, number);
     let (mut walk, mut nodes) = (runners.walk(), InStep::new(&observed.nodes));
     let entries = draft.status.nodes.iter_mut().filter(|(_, node_entry)| node_entry.run == number);
     for (name, node_entry) in entries {
         let Some(node) = nodes.get(name) else { continue };
+        if node_entry.node_state() == NodeState::Pending && Halt::of(run, tally).is_some() {
+            continue;
+        }
         let Some((since, reason, message)) = waits_for(node, node_entry, walk.on(name), observed, run_start)
         else {
             continue;
         };
         match since.checked_add(limit) {
-            Ok(deadline) if deadline > now => looks.push(deadline),
+            Ok(deadline) if deadline > now => {
+                looks.push(deadline);
+                continue;
+            }
             _ if reason == NodeReason::Unreachable => give_up(node_entry, reason, &message),
             _ => entry::set(node_entry, NodeState::Failed, Some(reason), &message),
         }
+        tally.failures += 1;
     }
     for look in looks {
         draft.look_again_at(look);

@@ -5,7 +5,7 @@
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use scriptrunner_api::{
-    condition::{ConditionType, Verdict, holds, set_condition},
+    condition::{ConditionType, Verdict, find, holds, set_condition},
     reason::ConditionReason,
     v1alpha1::{NodeState, NodeStatus, ScriptRunnerStatus},
 };
@@ -15,6 +15,7 @@ use super::{
     groups::{Answers, output_groups, remember},
 };
 use crate::{
+    halt::{Halt, Tally, is_early_end},
     observed::Observed,
     validate::{Refusal, ValidRun},
 };
@@ -95,41 +96,71 @@ fn conclude(
     let generation = Some(observed.object.generation);
     let mut verdicts = vec![acceptance(accepted)];
     let over = status.desired > 0 && done(status) == status.desired;
+    let judged = accepted.as_ref().ok().filter(|run| is_current(status, run));
+    let halt = judged.and_then(|run| Halt::of(run, Tally::of_counters(status)));
+    let early_end = halt.filter(|_| !over && nothing_executes(status));
     let was_over = status.run.as_ref().is_some_and(|run| run.completion_time.is_some());
-    verdicts.push(progress(status, accepted, observed, over));
+    let goes_on = judged.is_some() && !over && early_end.is_none() && ended_early(status);
+    verdicts.push(progress(status, accepted, observed, over, halt));
     verdicts.push(truncation(status));
     let failures = status.failed + status.unknown;
     if over {
         verdicts.push(completeness(status, failures));
         verdicts.push(failure(status, failures));
-    } else if !was_over || status.desired == 0 {
+    } else if let Some(halt) = early_end {
+        let message = halt.ending(status.pending);
+        verdicts.extend(ends(true, halt.reason(), &message));
+    } else if !was_over || goes_on || status.desired == 0 {
         let message = if status.desired == 0 { "no node matches" } else { "the run has not ended" };
-        for type_ in [ConditionType::Complete, ConditionType::Failed] {
-            verdicts.push(Verdict {
-                type_,
-                holds: false,
-                reason: ConditionReason::RunNotEnded,
-                message: message.to_owned(),
-            });
-        }
+        verdicts.extend(ends(false, ConditionReason::RunNotEnded, message));
     }
     // A late node leaves the verdict of a run that was over as it is, until that node's own outcome.
-    let newly_over = over
+    let is_over = over || early_end.is_some();
+    let newly_over = is_over
         && (!was_over
             || !holds(&status.conditions, ConditionType::Complete)
                 && !holds(&status.conditions, ConditionType::Failed));
-    let late_node_done = over && was_over && holds(&status.conditions, ConditionType::Progressing);
+    let late_node_done = is_over && was_over && holds(&status.conditions, ConditionType::Progressing);
     for verdict in &verdicts {
         set_condition(&mut status.conditions, verdict, generation, &time);
     }
-    if (newly_over || late_node_done)
-        && let Some(run) = &mut status.run
-    {
+    let Some(run) = &mut status.run else { return };
+    if goes_on {
+        run.completion_time = None;
+    }
+    if newly_over || late_node_done {
         run.completion_time = Some(time.clone());
-        if failures == 0 {
+        if over && failures == 0 {
             status.last_successful_time = Some(time);
         }
     }
+}
+
+/// Whether the accepted spec is that of the current run: then it decides whether the run goes on.
+fn is_current(status: &ScriptRunnerStatus, run: &ValidRun) -> bool {
+    status.run.as_ref().is_some_and(|current| current.spec_hash == run.spec_hash)
+}
+
+/// Whether no pod executes anything, as far as the entries know: given-up pods aside.
+fn nothing_executes(status: &ScriptRunnerStatus) -> bool {
+    status.active == 0 && status.nodes.values().all(|entry| entry.pod_id.is_none())
+}
+
+/// Whether the run is over without all its nodes being done.
+fn ended_early(status: &ScriptRunnerStatus) -> bool {
+    let failed = find(&status.conditions, ConditionType::Failed);
+    status.run.as_ref().is_some_and(|run| run.completion_time.is_some())
+        && failed.is_some_and(|failed| failed.status == "True" && is_early_end(&failed.reason))
+}
+
+/// That the run is not complete, and whether it failed, for one reason.
+fn ends(failed: bool, reason: ConditionReason, message: &str) -> [Verdict; 2] {
+    [(ConditionType::Complete, false), (ConditionType::Failed, failed)].map(|(type_, holds)| Verdict {
+        type_,
+        holds,
+        reason,
+        message: message.to_owned(),
+    })
 }
 
 fn acceptance(accepted: &Result<&ValidRun, Refusal>) -> Verdict {
@@ -154,6 +185,7 @@ fn progress(
     accepted: &Result<&ValidRun, Refusal>,
     observed: &Observed,
     over: bool,
+    halt: Option<Halt>,
 ) -> Verdict {
     let verdict = |holds, reason, message: String| Verdict {
         type_: ConditionType::Progressing,
@@ -168,6 +200,11 @@ fn progress(
     }
     if over {
         return verdict(false, ConditionReason::AllNodesDone, "every desired node is done".to_owned());
+    }
+    if let Some(halt) = halt {
+        let executes = !nothing_executes(status);
+        let message = if executes { halt.going_on() } else { halt.ending(status.pending) };
+        return verdict(executes, halt.reason(), message);
     }
     if let Some(refusal) = &observed.refusal {
         return verdict(

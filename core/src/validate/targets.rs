@@ -41,7 +41,7 @@ pub enum Matching {
     Names(BTreeSet<String>),
 }
 
-/// A number of nodes, at least one.
+/// A number of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeCount {
     /// So many.
@@ -51,25 +51,25 @@ pub enum NodeCount {
 }
 
 impl NodeCount {
-    /// The number of nodes, of so many: percentages round up, never under one.
+    /// The number of nodes, of so many: percentages round up, and are never under one.
     pub fn nodes(self, all: usize) -> usize {
         match self {
-            Self::Nodes(nodes) => (nodes as usize).max(1),
+            Self::Nodes(nodes) => nodes as usize,
             Self::Percent(percent) => (all * percent as usize).div_ceil(100).max(1),
         }
     }
 
-    /// Reads a number from 1 to 1000000 or a percentage from 1% to 100%; `field` is for the refusal.
-    pub(super) fn of(field: &str, value: Option<&IntOrString>) -> Result<Option<Self>, Refusal> {
+    /// Reads a number from `least` to 1000000 or a percentage from 1% to 100%; `field` is for the refusal.
+    pub(super) fn of(field: &str, value: Option<&IntOrString>, least: u32) -> Result<Option<Self>, Refusal> {
         let wrong = |given: String| {
             invalid(format!(
-                "{field} is {given}, it must be from 1 to 1000000 or a percentage from 1% to 100%"
+                "{field} is {given}, it must be from {least} to 1000000 or a percentage from 1% to 100%"
             ))
         };
         match value {
             None => Ok(None),
             Some(IntOrString::Int(number)) => match u32::try_from(*number) {
-                Ok(nodes @ 1..=1_000_000) => Ok(Some(Self::Nodes(nodes))),
+                Ok(nodes) if (least..=1_000_000).contains(&nodes) => Ok(Some(Self::Nodes(nodes))),
                 Ok(_) | Err(_) => wrong(number.to_string()),
             },
             Some(IntOrString::String(text)) => {
@@ -99,7 +99,7 @@ impl Targets {
         Ok(Self {
             matching,
             excluded: spec.excluded_node_names.iter().cloned().collect(),
-            sample: NodeCount::of("nodeSample", spec.node_sample.as_ref())?,
+            sample: NodeCount::of("nodeSample", spec.node_sample.as_ref(), 1)?,
             tolerations: spec.tolerations.clone(),
             unschedulable,
             not_ready: spec.not_ready_node_policy.unwrap_or_default(),

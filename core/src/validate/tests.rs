@@ -25,7 +25,7 @@ fn plain_spec_gets_every_default() {
             stderr_bytes: 4096
         }
     );
-    assert_eq!(run.parallelism, None);
+    assert_eq!((run.parallelism, run.max_failures), (None, None));
     assert_eq!(
         run.targets,
         Targets {
@@ -65,6 +65,21 @@ fn each_contradiction_is_named() {
         ("{script: x, nodeNames: [a], parallelism: 0, executionDeadlineSeconds: 1}", "parallelism is 0"),
         ("{script: x, nodeNames: [a], parallelism: '0%', executionDeadlineSeconds: 1}", "0%"),
         ("{script: x, nodeNames: [a], parallelism: '101%', executionDeadlineSeconds: 1}", "101%"),
+        ("{script: x, nodeNames: [a], maxFailures: 0}", "maxFailures needs executionDeadlineSeconds"),
+        (
+            "{script: x, nodeNames: [a], maxFailures: 0, executionDeadlineSeconds: 1, repeat: {periodSeconds: 1}}",
+            "maxFailures cannot be combined with an endless repeat",
+        ),
+        (
+            "{script: x, nodeNames: [a], maxFailures: -1, executionDeadlineSeconds: 1}",
+            "maxFailures is -1, it must be from 0 to 1000000",
+        ),
+        ("{script: x, nodeNames: [a], maxFailures: 1000001, executionDeadlineSeconds: 1}", "1000001"),
+        (
+            "{script: x, nodeNames: [a], maxFailures: '0%', executionDeadlineSeconds: 1}",
+            "maxFailures is \"0%\"",
+        ),
+        ("{script: x, nodeNames: [a], maxFailures: some, executionDeadlineSeconds: 1}", "1% to 100%"),
         ("{script: x, nodeNames: [a], mode: Privileged}", "must state parallelism"),
         (
             "{script: x, nodeNames: [a], mode: Privileged, runAs: Root, parallelism: 1, executionDeadlineSeconds: 1}",

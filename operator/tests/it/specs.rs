@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::{admin, definition, refusal, send};
 
 /// A spec that is refused, as YAML, and the words that say why.
-const REFUSED: [(&str, &str); 79] = [
+const REFUSED: [(&str, &str); 86] = [
     (
         "{script: x, nodeNames: [a], mode: Priviledged}",
         r#"spec.mode: Unsupported value: "Priviledged": supported values: "Normal", "Privileged", "PrivilegedWithHostFS""#,
@@ -99,6 +99,34 @@ const REFUSED: [(&str, &str); 79] = [
     (
         "{script: x, nodeNames: [a], parallelism: 1, executionDeadlineSeconds: 1, repeat: {periodSeconds: 1}}",
         "parallelism cannot be combined with an endless repeat; set repeat.count or remove parallelism",
+    ),
+    (
+        "{script: x, nodeNames: [a], executionDeadlineSeconds: 1, maxFailures: -1}",
+        "spec.maxFailures in body should be greater than or equal to 0",
+    ),
+    (
+        "{script: x, nodeNames: [a], executionDeadlineSeconds: 1, maxFailures: 1000001}",
+        "spec.maxFailures in body should be less than or equal to 1000000",
+    ),
+    (
+        "{script: x, nodeNames: [a], executionDeadlineSeconds: 1, maxFailures: '0%'}",
+        "spec.maxFailures in body should match '^([1-9][0-9]?|100)%$'",
+    ),
+    (
+        "{script: x, nodeNames: [a], executionDeadlineSeconds: 1, maxFailures: '0'}",
+        "spec.maxFailures in body should match",
+    ),
+    (
+        "{script: x, nodeNames: [a], executionDeadlineSeconds: 1, maxFailures: 1.5}",
+        "spec.maxFailures in body must be of type integer,string",
+    ),
+    (
+        "{script: x, nodeNames: [a], maxFailures: 0}",
+        "maxFailures needs executionDeadlineSeconds, so that a hung node is counted as a failure",
+    ),
+    (
+        "{script: x, nodeNames: [a], maxFailures: 1, executionDeadlineSeconds: 1, repeat: {periodSeconds: 1}}",
+        "maxFailures cannot be combined with an endless repeat, whose nodes never end; set repeat.count or remove maxFailures",
     ),
     (
         "{script: x, nodeNames: [a], executionDeadlineSeconds: 0}",
@@ -273,7 +301,7 @@ const REFUSED: [(&str, &str); 79] = [
 ];
 
 /// Specs that are accepted; together they use every field.
-const ACCEPTED: [&str; 20] = [
+const ACCEPTED: [&str; 22] = [
     "{script: x, nodeLabelSelector: {}}",
     "{script: x, nodeNames: [a, b]}",
     "{script: x, nodeNames: [a], mode: null, args: null, env: null, runAs: null, historyLimit: null, nodeLabelSelector: null, repeat: null, output: null}",
@@ -289,6 +317,8 @@ const ACCEPTED: [&str; 20] = [
     "{script: x, nodeNames: [a], mode: Privileged, repeat: {periodSeconds: 1}, runnerIdleSeconds: 0}",
     "{script: x, nodeNames: [a], parallelism: '100%', executionDeadlineSeconds: 31536000}",
     "{script: x, nodeNames: [a], parallelism: 1, executionDeadlineSeconds: 1, repeat: {periodSeconds: 1, count: 2}}",
+    "{script: x, nodeNames: [a], maxFailures: 0, executionDeadlineSeconds: 1}",
+    "{script: x, nodeNames: [a], parallelism: 1, maxFailures: 100%, executionDeadlineSeconds: 1, repeat: {periodSeconds: 1, count: 2}}",
     "{script: x, nodeNames: [a], mode: Privileged, parallelism: 1%, executionDeadlineSeconds: 1, env: [{name: A, valueFrom: {secretKeyRef: {name: a, key: b, optional: true}}}]}",
     "{script: x, nodeNames: [a], mode: PrivilegedWithHostFS, repeat: {periodSeconds: 1, stopOn: Never}, hostFileSystem: {accessMode: ReadOnly}}",
     "{script: x, nodeNames: [a], dependencies: {pip: ['requests==2.32.3', 'a @ https://example.org/a.whl']}}",

@@ -17,6 +17,7 @@ mod live;
 mod node;
 mod operator;
 mod output;
+mod pacing;
 mod processes;
 mod python_index;
 mod samples;

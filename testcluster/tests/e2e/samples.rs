@@ -76,6 +76,7 @@ fn every_sample_has_its_test() {
         .collect();
     let tested = [
         "bash",
+        "careful",
         "failing",
         "hello",
         "host-file-system",
@@ -268,6 +269,19 @@ async fn host_file_system_is_that_of_the_node() {
         }
         assert!(!PathBuf::from("/etc/scriptrunner-sample").exists(), "the machine is not a node");
         host.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn careful_takes_one_node_at_a_time() {
+    in_given_namespace("default", async |stage| {
+        let journal = stage.journal().await;
+        let careful = apply(&stage.client, "careful.yaml", |_| {}).await;
+        let object = careful.until_complete().await;
+        assert_whole(&stage, &object);
+        assert_eq!(journal.most_busy(), 1);
+        careful.delete().await;
     })
     .await;
 }
