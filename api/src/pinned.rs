@@ -150,7 +150,7 @@ mod tests {
     fn defaults_written_out_change_no_hash() {
         let plain = spec("{script: x, nodeLabelSelector: {}, repeat: {periodSeconds: 5}}");
         let written = spec(
-            "{script: x, nodeNames: [a], mode: Normal, runAs: NonRoot, placement: Direct, dependencies: {}, historyLimit: 9, executionDeadlineSeconds: 9, repeat: {periodSeconds: 5, initialDelaySeconds: 0, stopOn: Never}}",
+            "{script: x, nodeNames: [a], mode: Normal, runAs: NonRoot, placement: Direct, dependencies: {}, historyLimit: 9, executionDeadlineSeconds: 9, execution: Stopped, repeat: {periodSeconds: 5, initialDelaySeconds: 0, stopOn: Never}}",
         );
         assert_eq!(PinnedSpec::of(&plain).spec_hash(), PinnedSpec::of(&written).spec_hash());
     }

@@ -49,6 +49,8 @@ reasons! {
         /// The runner had no session with the operator for too long and ended its pod to hand its results over; the
         /// repetition goes on in the next pod.
         NoSession,
+        /// `execution` is `Paused`: the repetition goes on in another pod when it is `Active` again.
+        Paused,
         /// The runner could not do its work, for example write to its folders.
         RunnerFailed,
         /// Nothing was executed.
@@ -62,6 +64,8 @@ reasons! {
         PodDeleted,
         /// The pod vanished and left no answer.
         PodLost,
+        /// `execution` is `Stopped`, or was when the pod was told to end: the node goes on in another pod when it is `Active`.
+        Stopped,
         /// A newer run came first.
         Superseded,
         /// The image could not be pulled within `podStartDeadlineSeconds`.
@@ -140,6 +144,12 @@ reasons! {
         NodesFailed,
         /// More nodes failed or are unknown than `maxFailures` allows.
         ErrorBudgetExceeded,
+        /// `execution` is `Paused`.
+        Paused,
+        /// `execution` is `Stopped`.
+        Stopped,
+        /// `execution` is `Active`.
+        NotSuspended,
         /// The run has not ended.
         RunNotEnded,
         /// The run ended without a failure.

@@ -90,6 +90,11 @@ pub enum ToRunner {
         /// Why.
         reason: String,
     },
+    /// End after the current execution, and say that what remains is for another pod. Doing it again changes nothing.
+    HandOver {
+        /// Why.
+        reason: String,
+    },
     /// Come again after this time; the connection is closed.
     RetryAfter {
         /// Milliseconds to wait; the runner adds jitter.
@@ -236,7 +241,7 @@ impl UnknownKind for FromRunner {
 }
 
 impl UnknownKind for ToRunner {
-    const KINDS: &[&str] = &["ack", "run", "stop", "retryAfter", "notLeader", "newCA", "refused"];
+    const KINDS: &[&str] = &["ack", "run", "stop", "handOver", "retryAfter", "notLeader", "newCA", "refused"];
 
     fn unknown() -> Self {
         Self::Unknown

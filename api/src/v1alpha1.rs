@@ -1,9 +1,11 @@
 //! Version v1alpha1 of the API.
 
+pub mod execution;
 pub mod script_runner;
 pub mod status;
 pub mod targets;
 
+pub use execution::*;
 pub use script_runner::*;
 pub use status::*;
 pub use targets::*;

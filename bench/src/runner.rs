@@ -315,6 +315,8 @@ impl<'a> Runner<'a> {
             }
             SessionEvent::Ignored { what } => counts.note(what),
             SessionEvent::Stop { .. } => return Wish::Stop,
+            // Nobody pauses a benchmark.
+            SessionEvent::HandOver { reason } => counts.note(reason),
             // One that is not newer is a repetition.
             SessionEvent::Run(order) if order.run > self.record.run => self.order = Some(order),
             SessionEvent::Run(_) => {}

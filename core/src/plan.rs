@@ -10,6 +10,7 @@ mod pacing;
 mod run;
 mod runners;
 mod settle;
+mod suspension;
 mod targets;
 mod warm;
 
@@ -65,6 +66,13 @@ pub enum Action {
         pod_uid: String,
         /// What it is told.
         order: Arc<RunOrder>,
+    },
+    /// Tell the runner of a pod that repeats to end after its current execution. Doing it again changes nothing.
+    HandOver {
+        /// Name of the node.
+        node: String,
+        /// UID of the pod.
+        pod_uid: String,
     },
     /// Delete a pod.
     DeletePod {
@@ -127,6 +135,8 @@ pub fn plan(
     if let Ok(run) = &accepted {
         let pinned = run::advance(&mut draft, run, observed, &mut actions);
         if pinned {
+            suspension::apply(&mut draft, run);
+            actions.extend(suspension::hand_overs(&draft, run, &runners));
             targets::judge(&mut draft, run, observed, &runners);
             settle::enforce_start_deadlines(&mut draft, run, observed, &runners);
             actions.extend(warm::orders(&mut draft, run, observed, &runners, settings));

@@ -400,7 +400,9 @@ fn concluded(snapshot: &Snapshot, container_reason: &str, stop_reason: NodeReaso
             Some(Outcome { state: NodeState::Stopped, reason: Some(stop_reason), ..told() })
         }
         NodeState::Pending | NodeState::Starting | NodeState::Running if record.handed_over => {
-            Some(Outcome { state: NodeState::Running, reason: Some(NodeReason::NoSession), ..told() })
+            let reason = NodeReason::parse(&record.reason).filter(|reason| *reason == NodeReason::Paused);
+            let reason = reason.unwrap_or(NodeReason::NoSession);
+            Some(Outcome { state: NodeState::Running, reason: Some(reason), ..told() })
         }
         NodeState::Skipped | NodeState::Unknown => Some(Outcome { state: NodeState::Unknown, ..told() }),
         NodeState::Pending | NodeState::Starting | NodeState::Running => None,

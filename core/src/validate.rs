@@ -9,8 +9,8 @@ use scriptrunner_api::{
     reason::ConditionReason,
     v1alpha1::{
         DEFAULT_HISTORY_LIMIT, DEFAULT_OUTPUT_LIMIT_BYTES, DEFAULT_POD_START_DEADLINE_SECONDS,
-        DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, MAX_RUNNER_IDLE_SECONDS, MAX_SCRIPT_BYTES, Mode,
-        ScriptRunnerSpec,
+        DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, DesiredExecution, MAX_RUNNER_IDLE_SECONDS,
+        MAX_SCRIPT_BYTES, Mode, ScriptRunnerSpec,
     },
 };
 
@@ -33,6 +33,8 @@ pub struct ValidRun {
     pub parallelism: Option<NodeCount>,
     /// How many nodes may fail or become unknown before nothing more is started; none is all.
     pub max_failures: Option<NodeCount>,
+    /// Whether the run goes on.
+    pub execution: DesiredExecution,
 }
 
 /// How long things may take and how much is kept.
@@ -81,6 +83,7 @@ pub fn validate(spec: &ScriptRunnerSpec) -> Result<ValidRun, Refusal> {
         limits: limits(spec)?,
         parallelism: NodeCount::of("parallelism", spec.parallelism.as_ref(), 1)?,
         max_failures: NodeCount::of("maxFailures", spec.max_failures.as_ref(), 0)?,
+        execution: spec.execution.unwrap_or_default(),
     })
 }
 

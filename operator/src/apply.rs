@@ -61,6 +61,7 @@ pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -
             Action::CreateConfigMap(config_map) => create_config_map(context, object, &config_map).await?,
             Action::CreatePod { node, pod } => creations.push((node, pod)),
             Action::SendRun { node, pod_uid, order } => send_run(context, object, &node, &pod_uid, &order),
+            Action::HandOver { node, pod_uid } => hand_over(context, object, &node, &pod_uid),
             Action::DeletePod { name, uid, why, is_over: false } => stops.push((name, uid, why)),
             Action::DeletePod { name, uid, why, is_over: true } => cleanups.push((name, uid, why)),
             Action::DeleteConfigMap { name, uid } => delete_config_map(context, object, &name, uid).await?,
@@ -122,6 +123,19 @@ fn send_run(context: &Context, object: Owner<'_>, node: &str, pod_uid: &str, ord
         run = order.run,
         is_heard,
         "ordered an idle runner to go on"
+    );
+}
+
+/// Tells the runner of a paused repetition to end after its current execution. One that is not there any more is told at a
+/// later look, or ends by itself.
+fn hand_over(context: &Context, object: Owner<'_>, node: &str, pod_uid: &str) {
+    let is_heard = context.sessions.hand_over(pod_uid, "execution is Paused");
+    tracing::debug!(
+        namespace = object.namespace,
+        scriptrunner = object.name,
+        node,
+        is_heard,
+        "told a runner to end after its current execution"
     );
 }
 

@@ -108,6 +108,14 @@ impl Sessions {
         }
     }
 
+    /// Tells the runner to end after its current execution. False if it is not connected.
+    pub fn hand_over(&self, pod_uid: &str, reason: &str) -> bool {
+        let table = self.table();
+        let Some(line) = table.line(pod_uid) else { return false };
+        line.hand_over(reason);
+        true
+    }
+
     /// Tells the runner to run again. False if it is not connected. An order that was not sent yet makes room for it.
     pub fn order(&self, pod_uid: &str, order: &RunOrder) -> bool {
         let mut table = self.table();

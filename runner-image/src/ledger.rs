@@ -19,6 +19,8 @@ pub(crate) enum End {
     Completed,
     /// The repetition goes on in the next pod, after so long without an acknowledgement.
     HandedOver(Duration),
+    /// The operator paused the repetition, which goes on in another pod.
+    Paused,
     /// The runner was told to stop before everything was executed.
     Stopped,
     /// This was a second start.
@@ -38,7 +40,7 @@ impl End {
     pub(crate) fn exit_code(&self, has_failed: bool) -> u8 {
         match self {
             Self::Completed => u8::from(has_failed),
-            Self::HandedOver(_) => 0,
+            Self::HandedOver(_) | Self::Paused => 0,
             Self::RunnerFailed(_) => 1,
             Self::ProtocolUnknown(_) => 2,
             Self::InstallFailed(_) => 3,
@@ -126,6 +128,11 @@ impl Ledger {
                     silence.as_secs()
                 ),
             ),
+            End::Paused => (
+                NodeState::Running,
+                Some(NodeReason::Paused),
+                "the operator paused the repetition; it goes on in another pod".to_owned(),
+            ),
             End::Stopped => (NodeState::Stopped, Some(NodeReason::Interrupted), self.stopped()),
             End::Restarted => (
                 NodeState::Unknown,
@@ -148,7 +155,7 @@ impl Ledger {
         self.record.state = state.as_str().to_owned();
         self.record.reason = reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default();
         self.record.message = head(&make_harmless(message.as_bytes()), MAX_RECORD_TEXT_BYTES).to_owned();
-        self.record.handed_over = matches!(end, End::HandedOver(_));
+        self.record.handed_over = matches!(end, End::HandedOver(_) | End::Paused);
         state == NodeState::Failed
     }
 
@@ -299,6 +306,7 @@ mod tests {
         for (end, code) in [
             (End::Completed, 0),
             (End::HandedOver(Duration::ZERO), 0),
+            (End::Paused, 0),
             (End::RunnerFailed(text()), 1),
             (End::ProtocolUnknown(2), 2),
             (End::InstallFailed(text()), 3),

@@ -50,6 +50,8 @@ pub(crate) struct Known {
     pub(crate) acked_at: Option<Instant>,
     /// The newest order to run again.
     pub(crate) order: Option<Arc<RunOrder>>,
+    /// Whether to end after the current execution.
+    pub(crate) is_to_hand_over: bool,
 }
 
 /// Whether there is a session.
@@ -121,7 +123,7 @@ impl Link {
     }
 
     fn in_phase(phase: Phase) -> Self {
-        let known = Known { phase, acked: 0, acked_at: None, order: None };
+        let known = Known { phase, acked: 0, acked_at: None, order: None, is_to_hand_over: false };
         Self { outbox: watch::Sender::new(None), known: Arc::new(Mutex::new(known)) }
     }
 }
@@ -191,6 +193,10 @@ impl Keeper {
             SessionEvent::Stop { reason } => {
                 self.alarm.log(format!("the operator says to stop: {reason}"));
                 self.alarm.stop();
+            }
+            SessionEvent::HandOver { reason } => {
+                self.change(|known| known.is_to_hand_over = true);
+                self.tell(format!("the operator says to end after the current execution: {reason}"));
             }
             SessionEvent::Ignored { what } => self.tell(format!("ignored what the operator said: {what}")),
             SessionEvent::Refused { reason } => {

@@ -135,6 +135,11 @@ pub enum SessionEvent {
         /// Why.
         reason: String,
     },
+    /// End after the current execution; what remains is for another pod.
+    HandOver {
+        /// Why.
+        reason: String,
+    },
     /// The operator said what makes no sense here; the session goes on.
     Ignored {
         /// What.
@@ -329,6 +334,7 @@ impl Session {
             ToRunner::Ack(_) | ToRunner::Unknown => {}
             ToRunner::Run(order) => self.tell(SessionEvent::Run(order)).await?,
             ToRunner::Stop { reason } => self.tell(SessionEvent::Stop { reason }).await?,
+            ToRunner::HandOver { reason } => self.tell(SessionEvent::HandOver { reason }).await?,
             ToRunner::NewCa { authorities } => {
                 if let Err(error) = self.config.door.trust(&authorities) {
                     self.tell(SessionEvent::Ignored { what: format!("new authorities: {error}") }).await?;
@@ -367,6 +373,7 @@ fn refusal(frame: ToRunner) -> Parting {
         other @ (ToRunner::Ack(_)
         | ToRunner::Run(_)
         | ToRunner::Stop { .. }
+        | ToRunner::HandOver { .. }
         | ToRunner::NewCa { .. }
         | ToRunner::Unknown) => Broken::MatchAnswer(other.encode()).into(),
     }

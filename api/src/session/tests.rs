@@ -50,6 +50,7 @@ fn frames_come_back_as_they_were() {
     for frame in [
         ToRunner::Ack(Ack { boot: "0a".to_owned(), seq: 7 }),
         ToRunner::Stop { reason: "gone".to_owned() },
+        ToRunner::HandOver { reason: "paused".to_owned() },
         ToRunner::RetryAfter { millis: 500, reason: "busy".to_owned() },
         ToRunner::NotLeader,
         ToRunner::NewCa { authorities: vec!["AA==".to_owned()] },

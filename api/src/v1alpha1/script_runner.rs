@@ -11,7 +11,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{NewNodePolicy, NotReadyNodePolicy, ScriptRunnerStatus, Toleration, UnschedulableNodePolicy};
+use super::{
+    DesiredExecution, NewNodePolicy, NotReadyNodePolicy, ScriptRunnerStatus, Toleration,
+    UnschedulableNodePolicy,
+};
 
 /// Longest script, in bytes of UTF-8.
 pub const MAX_SCRIPT_BYTES: usize = 65_536;
@@ -217,6 +220,10 @@ pub struct ScriptRunnerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "none_or_count_or_percent")]
     pub max_failures: Option<IntOrString>,
+
+    /// Whether the run goes on; see [`DesiredExecution`]. Default `Active`. A change applies at once and starts no new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<DesiredExecution>,
 
     /// How long a runner that has finished stays connected in its pod, ready to run again, in seconds, 0 to 86400, default 0: its
     /// pod ends with its run. A new run that differs from the one before only in `script` and `args` is then sent to the

@@ -24,7 +24,8 @@ pub struct ScriptRunnerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "objectUID")]
     pub object_uid: Option<String>,
     /// `Accepted`: the spec can be run. `Progressing`: nodes are still to be done. `Complete`: every desired node is done
-    /// and none failed or is unknown. `Failed`: the run is over and some did. `Suspended`, `Consistent`: reserved.
+    /// and none failed or is unknown. `Failed`: the run is over and some did, or it ended early.
+    /// `Suspended`: the user paused or stopped the run; not set before that is used. `Consistent`: reserved.
     /// `ResultsTruncated`: the size limit cost results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -41,7 +42,7 @@ pub struct ScriptRunnerStatus {
     /// Nodes that this run is for; the sum of `pending`, `active`, `succeeded`, `failed`, `skipped` and `unknown`.
     #[serde(default)]
     pub desired: u32,
-    /// Desired nodes that have not started.
+    /// Desired nodes that have not started, or wait for their next pod.
     #[serde(default)]
     pub pending: u32,
     /// Desired nodes whose pod was created and has not ended.

@@ -94,6 +94,9 @@ fn why_surplus(
         return (!is_named || !pod.has_ended()).then_some("a newer run came first");
     }
     if is_named {
+        if entry::is_to_stop(stored) {
+            return Some("execution is Stopped");
+        }
         let is_given_up = entry::has_given_up_order(stored) && runner.live().is_none();
         return is_given_up.then_some("its idle runner was not reached");
     }

@@ -16,6 +16,9 @@ use crate::{
 /// Longest message of an entry, in bytes.
 pub(super) const MAX_MESSAGE_BYTES: usize = 512;
 
+/// What the entry of a pod says that is to end.
+const TOLD_TO_STOP: &str = "execution is Stopped: the pod is told to end";
+
 /// Puts the entry into a state, with its reason and message.
 pub(super) fn set(entry: &mut NodeStatus, state: NodeState, reason: Option<NodeReason>, message: &str) {
     state.as_str().clone_into(&mut entry.state);
@@ -61,8 +64,49 @@ pub(super) fn reach_attempt(entry: &mut NodeStatus, attempt: u32) {
 
 /// The pod of the entry's attempt is not over.
 pub(super) fn begin(entry: &mut NodeStatus, pod_id: &str, state: NodeState, message: &str) {
+    let is_to_stop = is_to_stop(entry) && entry.pod_id.as_deref() == Some(pod_id);
     pod_id.clone_into(entry.pod_id.get_or_insert_default());
-    set(entry, state, None, message);
+    if is_to_stop {
+        set(entry, state, Some(NodeReason::Stopped), TOLD_TO_STOP);
+    } else {
+        set(entry, state, None, message);
+    }
+}
+
+/// The pod that the entry names is to end, because the user stops the run. It is told so only once this is stored: then its
+/// end is taken for a stop whatever the user wants by then, and the node may go on in another pod.
+pub(super) fn stop(entry: &mut NodeStatus) {
+    let state = entry.node_state();
+    set(entry, state, Some(NodeReason::Stopped), TOLD_TO_STOP);
+}
+
+/// Whether the pod that the entry names is to end.
+pub(super) fn is_to_stop(entry: &NodeStatus) -> bool {
+    entry.node_state().is_active() && entry.pod_id.is_some() && reason(entry) == Some(NodeReason::Stopped)
+}
+
+/// Whether the node has begun to execute the run and waits for its next pod.
+pub(super) fn is_between_pods(entry: &NodeStatus) -> bool {
+    entry.node_state() == NodeState::Pending
+        && entry.pod_id.is_none()
+        && (entry.serial > 0 || is_suspended(entry))
+}
+
+/// Whether the node was paused or stopped by the user and has no pod: it may go on in another one, unless it is gone and has
+/// an outcome.
+pub(super) fn is_suspended(entry: &NodeStatus) -> bool {
+    match entry.node_state() {
+        NodeState::Stopped => reason(entry) == Some(NodeReason::Stopped) && entry.gone_time.is_none(),
+        NodeState::Pending => {
+            entry.pod_id.is_none() && matches!(reason(entry), Some(NodeReason::Paused | NodeReason::Stopped))
+        }
+        NodeState::Starting
+        | NodeState::Running
+        | NodeState::Succeeded
+        | NodeState::Failed
+        | NodeState::Skipped
+        | NodeState::Unknown => false,
+    }
 }
 
 /// The pod of the entry's attempt never started and never will.

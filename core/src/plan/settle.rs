@@ -40,7 +40,8 @@ pub(super) fn settle<'a>(draft: &mut Draft<'a>, observed: &Observed, runners: &R
             node_entry.gone_time = None;
         } else if !node_entry.node_id.is_empty() {
             entry::mark_gone(node_entry, now);
-            if node_entry.node_state().is_active() {
+            // One that was stopped keeps that as its outcome.
+            if node_entry.node_state().is_active() || entry::is_between_pods(node_entry) {
                 give_up(
                     node_entry,
                     NodeReason::NodeGone,
@@ -191,12 +192,7 @@ fn take_in<'a>(node_entry: &mut NodeStatus, runner: &Runner<'a>, rules: &Rules<'
             let reason = if never.refused { NodeReason::PodRefused } else { NodeReason::Replaced };
             entry::replace(node_entry, NodeState::Pending, reason, &never.message);
         }
-        PodState::Ended(outcome) => {
-            entry::end(node_entry, &outcome, failures_before, history_limit);
-            if rules.endless_run == Some(node_entry.run) {
-                go_on_endlessly(node_entry, &outcome);
-            }
-        }
+        PodState::Ended(outcome) => end(node_entry, *outcome, failures_before, rules),
     }
     beside.live.map(|live| runner.heard(live))
 }
@@ -246,12 +242,24 @@ fn vanish(node_entry: &mut NodeStatus, rules: &Rules<'_>) {
         Outcome::unknown(NodeReason::PodLost, "the pod vanished and left no answer"),
     );
     if is_own {
-        entry::end(node_entry, &lost, 0, rules.history_limit);
-        if rules.endless_run == Some(node_entry.run) {
-            go_on_endlessly(node_entry, &lost);
-        }
+        end(node_entry, lost, 0, rules);
     } else {
         entry::end_of_older_run(node_entry, &lost, 0, rules.history_limit);
+    }
+}
+
+/// Takes in the end of the entry's own pod.
+fn end(node_entry: &mut NodeStatus, outcome: Outcome, failures_before: u64, rules: &Rules<'_>) {
+    let is_cut = matches!(outcome.state, NodeState::Stopped | NodeState::Unknown);
+    if entry::is_to_stop(node_entry) && (is_cut || outcome.handed_over) {
+        let (state, reason) = (NodeState::Stopped, Some(NodeReason::Stopped));
+        let stopped = Outcome { state, reason, ..outcome };
+        entry::end(node_entry, &stopped, failures_before, rules.history_limit);
+        return;
+    }
+    entry::end(node_entry, &outcome, failures_before, rules.history_limit);
+    if rules.endless_run == Some(node_entry.run) {
+        go_on_endlessly(node_entry, &outcome);
     }
 }
 

@@ -222,7 +222,7 @@ fn lost_entries(draft: &Draft<'_>, observed: &Observed) -> bool {
 fn is_unstarted(node_entry: &NodeStatus) -> bool {
     match node_entry.node_state() {
         // A pod of an older run that has not ended keeps its entry until its end is counted.
-        NodeState::Pending => node_entry.pod_id.is_none(),
+        NodeState::Pending => node_entry.pod_id.is_none() && !entry::is_between_pods(node_entry),
         // A pod that never started may have been made and replaced before.
         NodeState::Skipped => node_entry.serial == 0,
         NodeState::Unknown => {

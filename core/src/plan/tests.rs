@@ -1,6 +1,7 @@
 //! Tests of plans against a toy cluster: actions are performed on plain data, the status is stored or not, pods are moved
 //! by hand. Every scenario can be cut at any action, as a crash would.
 
+mod execution;
 mod large;
 mod pacing;
 mod parts;

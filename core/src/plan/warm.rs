@@ -207,7 +207,9 @@ pub(super) fn orders(
 }
 
 fn is_assigned(node_entry: &NodeStatus) -> bool {
-    node_entry.node_state() == NodeState::Starting && !entry::has_given_up_order(node_entry)
+    node_entry.node_state() == NodeState::Starting
+        && !entry::has_given_up_order(node_entry)
+        && !entry::is_to_stop(node_entry)
 }
 
 /// The numbers of an order: all that can differ between two nodes of a run.

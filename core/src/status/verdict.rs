@@ -6,8 +6,8 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use scriptrunner_api::{
     condition::{ConditionType, Verdict, find, holds, set_condition},
-    reason::ConditionReason,
-    v1alpha1::{NodeState, NodeStatus, ScriptRunnerStatus},
+    reason::{ConditionReason, NodeReason},
+    v1alpha1::{DesiredExecution, NodeState, NodeStatus, ScriptRunnerStatus},
 };
 
 use super::{
@@ -95,15 +95,20 @@ fn conclude(
     let time = Time(now);
     let generation = Some(observed.object.generation);
     let mut verdicts = vec![acceptance(accepted)];
-    let over = status.desired > 0 && done(status) == status.desired;
+    let over = status.desired > 0 && done(status) == status.desired && !may_go_on(status);
     let judged = accepted.as_ref().ok().filter(|run| is_current(status, run));
     let halt = judged.and_then(|run| Halt::of(run, Tally::of_counters(status)));
-    let early_end = halt.filter(|_| !over && nothing_executes(status));
     let was_over = status.run.as_ref().is_some_and(|run| run.completion_time.is_some());
+    let failures = status.failed + status.unknown;
+    // Of a run that was complete, nodes that came late are all that is held.
+    let was_complete = was_over && failures == 0 && holds(&status.conditions, ConditionType::Complete);
+    let early_end = halt.filter(|halt| {
+        halt.ends_run() && !over && !was_complete && status.desired > 0 && nothing_executes(status)
+    });
     let goes_on = judged.is_some() && !over && early_end.is_none() && ended_early(status);
     verdicts.push(progress(status, accepted, observed, over, halt));
     verdicts.push(truncation(status));
-    let failures = status.failed + status.unknown;
+    verdicts.extend(suspension(status, accepted));
     if over {
         verdicts.push(completeness(status, failures));
         verdicts.push(failure(status, failures));
@@ -144,6 +149,17 @@ fn is_current(status: &ScriptRunnerStatus, run: &ValidRun) -> bool {
 /// Whether no pod executes anything, as far as the entries know: given-up pods aside.
 fn nothing_executes(status: &ScriptRunnerStatus) -> bool {
     status.active == 0 && status.nodes.values().all(|entry| entry.pod_id.is_none())
+}
+
+/// Whether a node of the run was stopped by the user and may go on.
+fn may_go_on(status: &ScriptRunnerStatus) -> bool {
+    let number = status.run.as_ref().map_or(0, |run| run.number);
+    let is_stopped = |entry: &NodeStatus| {
+        entry.node_state() == NodeState::Stopped
+            && entry.reason == NodeReason::Stopped.as_str()
+            && entry.gone_time.is_none()
+    };
+    status.nodes.values().any(|entry| entry.run == number && is_stopped(entry))
 }
 
 /// Whether the run is over without all its nodes being done.
@@ -221,6 +237,23 @@ fn progress(
         );
     }
     verdict(true, ConditionReason::NodesPending, "nodes are still to be done".to_owned())
+}
+
+/// Whether the user holds the run; not said of an object that was never held.
+fn suspension(status: &ScriptRunnerStatus, accepted: &Result<&ValidRun, Refusal>) -> Option<Verdict> {
+    let type_ = ConditionType::Suspended;
+    let halt = match accepted.as_ref().ok()?.execution {
+        DesiredExecution::Active => {
+            find(&status.conditions, type_)?;
+            let message = "execution is Active".to_owned();
+            return Some(Verdict { type_, holds: false, reason: ConditionReason::NotSuspended, message });
+        }
+        DesiredExecution::Paused => Halt::Paused,
+        DesiredExecution::Stopped => Halt::Stopped,
+    };
+    let is_idle = nothing_executes(status);
+    let message = if is_idle { halt.ending(status.pending) } else { halt.going_on() };
+    Some(Verdict { type_, holds: true, reason: halt.reason(), message })
 }
 
 fn truncation(status: &ScriptRunnerStatus) -> Verdict {

@@ -84,6 +84,10 @@ struct Places {
     said: Option<Ack>,
     authorities: Option<Arc<Vec<String>>>,
     stop: Option<String>,
+    /// Why to hand over, until it is said.
+    hand_over: Option<String>,
+    /// Whether that was said.
+    handed_over: bool,
     order: Option<Order>,
     /// The newest run that was handed out.
     ordered: u64,
@@ -177,6 +181,15 @@ impl Line {
         self.fill(|places| places.stop = Some(reason.to_owned()));
     }
 
+    /// End after the current execution. Said once on a connection.
+    pub(super) fn hand_over(&self, reason: &str) {
+        self.fill(|places| {
+            if !places.handed_over {
+                places.hand_over = Some(reason.to_owned());
+            }
+        });
+    }
+
     /// Run again. Said once on a connection: as long as that lasts nothing is lost.
     pub(super) fn order(&self, order: Order) {
         self.fill(|places| {
@@ -229,6 +242,10 @@ impl Line {
         }
         if let Some(reason) = places.stop.take() {
             return Some(Next::Say(ToRunner::Stop { reason }.encode()));
+        }
+        if let Some(reason) = places.hand_over.take() {
+            places.handed_over = true;
+            return Some(Next::Say(ToRunner::HandOver { reason }.encode()));
         }
         if let Some(order) = places.order.take() {
             places.ordered = order.numbers.run;
@@ -314,6 +331,7 @@ mod tests {
         for run in 1..100 {
             line.order(Order { numbers: numbers(run), spec: "{}".into(), script: "true".into() });
             line.stop("twice");
+            line.hand_over("once");
             line.ping();
             line.trust(Arc::new(vec![run.to_string()]));
             line.ack(&ack("a", run));
@@ -321,10 +339,12 @@ mod tests {
         assert_eq!(said(&line), Some(ToRunner::Ack(ack("a", 99))));
         assert_eq!(said(&line), Some(ToRunner::NewCa { authorities: vec!["99".to_owned()] }));
         assert_eq!(said(&line), Some(ToRunner::Stop { reason: "twice".to_owned() }));
+        assert_eq!(said(&line), Some(ToRunner::HandOver { reason: "once".to_owned() }));
         let order = RunOrder { spec: "{}".to_owned(), script: "true".to_owned(), ..numbers(99) };
         assert_eq!(said(&line), Some(ToRunner::Run(Box::new(order))));
         assert_eq!(line.take(), Some(Next::Ping));
         assert_eq!(line.take(), Some(Next::End(End::Silent)), "the first reason counts");
+        line.hand_over("again");
         assert_eq!(line.take(), None);
     }
 

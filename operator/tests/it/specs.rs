@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::{admin, definition, refusal, send};
 
 /// A spec that is refused, as YAML, and the words that say why.
-const REFUSED: [(&str, &str); 86] = [
+const REFUSED: [(&str, &str); 89] = [
     (
         "{script: x, nodeNames: [a], mode: Priviledged}",
         r#"spec.mode: Unsupported value: "Priviledged": supported values: "Normal", "Privileged", "PrivilegedWithHostFS""#,
@@ -128,6 +128,12 @@ const REFUSED: [(&str, &str); 86] = [
         "{script: x, nodeNames: [a], maxFailures: 1, executionDeadlineSeconds: 1, repeat: {periodSeconds: 1}}",
         "maxFailures cannot be combined with an endless repeat, whose nodes never end; set repeat.count or remove maxFailures",
     ),
+    (
+        "{script: x, nodeNames: [a], execution: paused}",
+        r#"spec.execution: Unsupported value: "paused": supported values: "Active", "Paused", "Stopped""#,
+    ),
+    ("{script: x, nodeNames: [a], execution: ''}", "spec.execution: Unsupported value"),
+    ("{script: x, nodeNames: [a], execution: false}", "spec.execution in body must be of type string"),
     (
         "{script: x, nodeNames: [a], executionDeadlineSeconds: 0}",
         "spec.executionDeadlineSeconds in body should be greater than or equal to 1",
@@ -301,7 +307,7 @@ const REFUSED: [(&str, &str); 86] = [
 ];
 
 /// Specs that are accepted; together they use every field.
-const ACCEPTED: [&str; 22] = [
+const ACCEPTED: [&str; 24] = [
     "{script: x, nodeLabelSelector: {}}",
     "{script: x, nodeNames: [a, b]}",
     "{script: x, nodeNames: [a], mode: null, args: null, env: null, runAs: null, historyLimit: null, nodeLabelSelector: null, repeat: null, output: null}",
@@ -317,7 +323,9 @@ const ACCEPTED: [&str; 22] = [
     "{script: x, nodeNames: [a], mode: Privileged, repeat: {periodSeconds: 1}, runnerIdleSeconds: 0}",
     "{script: x, nodeNames: [a], parallelism: '100%', executionDeadlineSeconds: 31536000}",
     "{script: x, nodeNames: [a], parallelism: 1, executionDeadlineSeconds: 1, repeat: {periodSeconds: 1, count: 2}}",
-    "{script: x, nodeNames: [a], maxFailures: 0, executionDeadlineSeconds: 1}",
+    "{script: x, nodeNames: [a], maxFailures: 0, executionDeadlineSeconds: 1, execution: Active}",
+    "{script: x, nodeNames: [a], execution: Paused, repeat: {periodSeconds: 1}}",
+    "{script: x, nodeNames: [a], execution: Stopped, runnerIdleSeconds: 1}",
     "{script: x, nodeNames: [a], parallelism: 1, maxFailures: 100%, executionDeadlineSeconds: 1, repeat: {periodSeconds: 1, count: 2}}",
     "{script: x, nodeNames: [a], mode: Privileged, parallelism: 1%, executionDeadlineSeconds: 1, env: [{name: A, valueFrom: {secretKeyRef: {name: a, key: b, optional: true}}}]}",
     "{script: x, nodeNames: [a], mode: PrivilegedWithHostFS, repeat: {periodSeconds: 1, stopOn: Never}, hostFileSystem: {accessMode: ReadOnly}}",

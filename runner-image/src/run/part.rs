@@ -199,6 +199,9 @@ impl Runner {
             if self.signals.stop_requested() {
                 return Some(End::Stopped);
             }
+            if self.link.known().is_to_hand_over {
+                return Some(End::Paused);
+            }
             let mut next = planned;
             if let Some(since) = self.unacknowledged.since().filter(|_| may_hand_over) {
                 let silence = now.saturating_sub(since);

@@ -160,6 +160,33 @@ fn operator_can_stop_a_repetition_that_waits() {
 }
 
 #[test]
+fn operator_can_end_a_repetition_after_its_execution() {
+    for (remaining, repeat) in [
+        ("endless", json!({"periodSeconds": 1})),
+        ("9", json!({"count": 9, "periodSeconds": 1})),
+        // It waits for its next execution.
+        ("endless", json!({"periodSeconds": 1000})),
+    ] {
+        let door = Door::open();
+        let script = "echo > started; sleep 2; echo whole";
+        let running = pod(&door, script).repeat(remaining, repeat.clone()).start();
+        let visit = door.visit();
+        if repeat["periodSeconds"] == 1000 {
+            visit.snapshot_where(|snapshot| snapshot.history.len() == 1);
+        } else {
+            running.wait_for_file("started");
+        }
+        visit.say(&ToRunner::HandOver { reason: "paused".to_owned() });
+        let last = visit.last_snapshot();
+        assert!(last.record.handed_over && last.record.executions == 1, "{last:?}");
+        visit.ack(&last.record);
+        let ended = running.wait();
+        ended.assert_end("Running", "Paused", 0);
+        assert_eq!((ended.only().exit_code, ended.only().stdout.as_str()), (Some(0), "whole\n"));
+    }
+}
+
+#[test]
 fn sigterm_leaves_two_seconds_for_the_acknowledgement() {
     let door = Door::open();
     let running = pod(&door, "echo answer").start();

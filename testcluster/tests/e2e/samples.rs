@@ -81,6 +81,7 @@ fn every_sample_has_its_test() {
         "hello",
         "host-file-system",
         "node-selector",
+        "pausable",
         "pip",
         "privileged",
         "repeat",
@@ -305,6 +306,32 @@ async fn failing_tells_exit_code_and_last_words() {
         }
         assert_eq!((status.output_group_count, status.output_groups[0].exit_code), (1, Some(3)));
         failing.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pausable_goes_on_where_it_was_paused() {
+    in_given_namespace("default", async |stage| {
+        let pausable = apply(&stage.client, "pausable.yaml", |_| {}).await;
+        let has_begun = |object: &ScriptRunner| {
+            let Some(status) = &object.status else { return false };
+            status.connected == 3 && status.nodes.values().all(|entry| !entry.history.is_empty())
+        };
+        pausable.until("an answer of each node", has_begun).await;
+        pausable.edit(json!({"spec": {"execution": "Paused"}})).await;
+        let is_paused =
+            |object: &ScriptRunner| object.status.as_ref().is_some_and(|status| status.pending == 3);
+        let object = pausable.until("three paused nodes", is_paused).await;
+        assert!(says(&object, ConditionType::Suspended, "True", "Paused"));
+        pausable.edit(json!({"spec": {"execution": "Active"}})).await;
+        let before = status(&object).nodes.clone();
+        let goes_on = |object: &ScriptRunner| {
+            let Some(status) = &object.status else { return false };
+            status.nodes.iter().all(|(node, entry)| entry.serial > before[node].serial)
+        };
+        pausable.until("further executions on each node", goes_on).await;
+        pausable.delete().await;
     })
     .await;
 }

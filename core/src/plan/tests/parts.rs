@@ -19,6 +19,7 @@ fn deletions_over(toy: &Toy) -> Vec<bool> {
         Action::CreateConfigMap(_)
         | Action::DeleteConfigMap { .. }
         | Action::CreatePod { .. }
+        | Action::HandOver { .. }
         | Action::SendRun { .. } => None,
     };
     actions(toy).into_iter().filter_map(is_over).collect()

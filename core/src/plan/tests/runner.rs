@@ -114,7 +114,7 @@ impl ToyRunner {
     pub(super) fn end(&mut self, state: &str, reason: &str) {
         self.record.state = state.into();
         self.record.reason = reason.into();
-        self.record.handed_over = reason == "NoSession";
+        self.record.handed_over = matches!(reason, "NoSession" | "Paused");
         self.record.seq += 1;
     }
 

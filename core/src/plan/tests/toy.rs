@@ -39,6 +39,8 @@ pub(super) struct Toy {
     pub(super) pods_made: Vec<Pod>,
     /// What runners were told, by UID of the pod.
     pub(super) orders: Vec<(String, Arc<RunOrder>)>,
+    /// UIDs of pods whose runners were told to hand over.
+    pub(super) hand_overs: BTreeSet<String>,
     /// What the last written or unchanged status acknowledged.
     pub(super) taken: Vec<Taken>,
 }
@@ -76,6 +78,7 @@ impl Toy {
             crash_after: None,
             pods_made: Vec::new(),
             orders: Vec::new(),
+            hand_overs: BTreeSet::new(),
             taken: Vec::new(),
         };
         (1..=nodes).for_each(|number| toy.add_node(&format!("n{number}")));
@@ -303,6 +306,10 @@ impl Toy {
             }
             Action::SendRun { pod_uid, order, .. } => {
                 self.orders.push((pod_uid, order));
+                return false;
+            }
+            Action::HandOver { pod_uid, .. } => {
+                self.hand_overs.insert(pod_uid);
                 return false;
             }
             Action::DeletePod { uid, .. } => {

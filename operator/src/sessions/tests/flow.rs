@@ -55,6 +55,8 @@ async fn runner_is_heard_and_hears() {
     assert!(house.sessions.order("a", &order));
     assert!(!house.sessions.order("b", &order));
     assert_eq!(runner.next().await, SessionEvent::Run(Box::new(order)));
+    assert!(house.sessions.hand_over("a", "paused") && !house.sessions.hand_over("b", "paused"));
+    assert_eq!(runner.next().await, SessionEvent::HandOver { reason: "paused".to_owned() });
     house.sessions.stop("a", "enough");
     assert_eq!(runner.next().await, SessionEvent::Stop { reason: "enough".to_owned() });
     while house.triggers.try_recv().is_ok() {}
