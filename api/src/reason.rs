@@ -78,6 +78,8 @@ reasons! {
         PodRefused,
         /// The node was not Ready within `podStartDeadlineSeconds`.
         Unreachable,
+        /// The runner did not end although all its executions must be over.
+        Hung,
         /// The node is not Ready; it is waited for, or left out as `notReadyNodePolicy` says.
         NodeNotReady,
         /// The Node object is gone.

@@ -157,6 +157,7 @@ fn settings() -> PodSettings {
         linger_seconds: 30,
         token_lifetime_seconds: 3600,
         reconnect_seconds: 10,
+        hung_after_seconds: 60,
         session: Some(SessionSettings {
             address: "127.0.0.1:40000".to_owned(),
             name: "scriptrunner-operator.scriptrunner-system.svc".to_owned(),

@@ -18,7 +18,10 @@ use scriptrunner_api::{
     v1alpha1::{ScriptRunner, ScriptRunnerSpec, ScriptRunnerStatus},
 };
 
-use crate::{names::short_id, pod::FAILURES_BEFORE};
+use crate::{
+    names::short_id,
+    pod::{FAILURES_BEFORE, LONGEST_SECONDS},
+};
 
 /// Everything that one reconcile of one ScriptRunner may know.
 #[derive(Clone, Debug)]
@@ -245,8 +248,12 @@ pub struct PodFacts {
     pub failures_before: u64,
     /// What further runs of a runner that stays are compared with; empty if the pod ends with its run.
     pub shape: String,
+    /// How many seconds may pass from the start of its container until its executions are over; none if there is no such limit.
+    pub longest_seconds: Option<u64>,
     /// When it was created.
     pub created: Option<Timestamp>,
+    /// When its container started, while that runs.
+    pub started: Option<Timestamp>,
     /// Whether it is still there.
     pub presence: Presence,
     /// Whether it was seen with a deletionTimestamp.
@@ -371,6 +378,9 @@ impl PodFacts {
         let spec = pod.spec.as_ref()?;
         let status = pod.status.as_ref();
         let uid = metadata.uid.clone()?;
+        let container = status
+            .and_then(|status| status.container_statuses.as_ref())
+            .and_then(|statuses| statuses.iter().find(|status| status.name == labels::CONTAINER));
         Some(Self {
             namespace: metadata.namespace.clone()?,
             name: metadata.name.clone()?,
@@ -394,6 +404,10 @@ impl PodFacts {
                 .as_ref()
                 .and_then(|annotations| annotations.get(labels::SHAPE).cloned())
                 .unwrap_or_default(),
+            longest_seconds: metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(LONGEST_SECONDS)?.parse().ok()),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             presence: Presence::Present,
             deleting: metadata.deletion_timestamp.is_some(),
@@ -402,10 +416,8 @@ impl PodFacts {
             phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
             reason: status.and_then(|status| status.reason.clone()).unwrap_or_default(),
             message: status.and_then(|status| status.message.clone()).unwrap_or_default(),
-            container: status
-                .and_then(|status| status.container_statuses.as_ref())
-                .and_then(|statuses| statuses.iter().find(|status| status.name == labels::CONTAINER))
-                .map_or(ContainerFacts::Absent, ContainerFacts::of),
+            started: container.and_then(started),
+            container: container.map_or(ContainerFacts::Absent, ContainerFacts::of),
         })
     }
 
@@ -431,6 +443,10 @@ impl PodFacts {
             }
         }
     }
+}
+
+fn started(status: &ContainerStatus) -> Option<Timestamp> {
+    Some(status.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0)
 }
 
 /// UID of the ScriptRunner that controls an object, if one does.

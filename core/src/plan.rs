@@ -6,6 +6,7 @@
 
 mod cleanup;
 mod entry;
+mod hung;
 mod pacing;
 mod run;
 mod runners;
@@ -139,6 +140,7 @@ pub fn plan(
             actions.extend(suspension::hand_overs(&draft, run, &runners));
             targets::judge(&mut draft, run, observed, &runners);
             settle::enforce_start_deadlines(&mut draft, run, observed, &runners);
+            hung::give_up(&mut draft, run, observed, &runners, settings);
             actions.extend(warm::orders(&mut draft, run, observed, &runners, settings));
             warm::keep_parts(&mut draft, &runners);
             idle = Warm::of(&draft, run, observed, settings);

@@ -36,6 +36,11 @@ const NON_ROOT_USER: i64 = 65532;
 /// Annotation of a pod: failures on its node, over all runs, that were counted when it was made. What its runner reports
 /// comes on top, however often and in whatever order it is heard.
 pub const FAILURES_BEFORE: &str = "scriptrunner.io/failures-before";
+/// Annotation of a pod: how many seconds may pass from the start of its container until all its executions are over. Absent
+/// where executions have no deadline, or no end.
+pub const LONGEST_SECONDS: &str = "scriptrunner.io/longest-seconds";
+/// How long installing the dependencies may take before a runner counts as hung. Nobody ends it then.
+const INSTALL_SECONDS: u64 = 600;
 /// Time that the runner has after the script's grace period, to write its message.
 const RUNNER_GRACE_SECONDS: i64 = 5;
 
@@ -56,6 +61,8 @@ pub struct PodSettings {
     pub token_lifetime_seconds: u32,
     /// How long an idle runner that is not connected is waited for before a new pod replaces its own, in seconds.
     pub reconnect_seconds: u32,
+    /// How long after the latest possible end of its executions a runner that has not ended is given up, in seconds.
+    pub hung_after_seconds: u32,
     /// Where runners find the operator; none if they cannot.
     pub session: Option<SessionSettings>,
 }
@@ -150,7 +157,7 @@ pub fn shape(object: &ObjectFacts, valid: &ValidRun, settings: &PodSettings) -> 
 /// The pod of a node.
 pub fn build_pod(object: &ObjectFacts, valid: &ValidRun, target: &Target, settings: &PodSettings) -> Pod {
     Pod {
-        metadata: pod_metadata(object, valid.pinned.mode, target),
+        metadata: pod_metadata(object, valid, target),
         spec: Some(pod_spec(object, valid, target, settings)),
         ..Pod::default()
     }
@@ -177,7 +184,21 @@ fn child_metadata(object: &ObjectFacts, mode: Mode, run: u64) -> ObjectMeta {
     }
 }
 
-fn pod_metadata(object: &ObjectFacts, mode: Mode, target: &Target) -> ObjectMeta {
+/// How many seconds a runner may need from its start until all its executions are over: it installs, waits, and ends each at
+/// its deadline. None where executions have no deadline, or no end.
+pub(crate) fn longest_seconds(valid: &ValidRun, first_serial: u64, remaining: Option<u64>) -> Option<u64> {
+    let (limits, pinned) = (valid.limits, &valid.pinned);
+    let limit = u64::from(limits.execution_deadline_seconds?) + u64::from(limits.grace_seconds);
+    let install = if pinned.pip.is_empty() { 0 } else { INSTALL_SECONDS };
+    let (period, delay) = pinned.repeat.as_ref().map_or((0, 0), |repeat| {
+        let period = u64::from(repeat.period_seconds);
+        (period, if first_serial > 1 { period } else { u64::from(repeat.initial_delay_seconds) })
+    });
+    Some(install + delay + remaining?.saturating_mul(limit.max(period)))
+}
+
+fn pod_metadata(object: &ObjectFacts, valid: &ValidRun, target: &Target) -> ObjectMeta {
+    let mode = valid.pinned.mode;
     let mut metadata = child_metadata(object, mode, target.run);
     metadata.name = Some(pod_name(mode, &object.uid, &target.node_uid, target.run, target.attempt));
     let pod_labels = metadata.labels.get_or_insert_default();
@@ -188,6 +209,9 @@ fn pod_metadata(object: &ObjectFacts, mode: Mode, target: &Target) -> ObjectMeta
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(labels::NODE.to_owned(), target.node.clone());
     annotations.insert(FAILURES_BEFORE.to_owned(), target.failures_before.to_string());
+    if let Some(longest) = longest_seconds(valid, target.first_serial, target.remaining) {
+        annotations.insert(LONGEST_SECONDS.to_owned(), longest.to_string());
+    }
     if let Some(shape) = &target.shape {
         annotations.insert(labels::SHAPE.to_owned(), shape.clone());
     }

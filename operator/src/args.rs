@@ -52,6 +52,10 @@ pub struct RunArgs {
     /// How long an idle runner that is not connected is waited for before a new pod replaces its own, in seconds.
     #[arg(long, env = "SCRIPTRUNNER_RECONNECT_SECONDS", default_value_t = 10)]
     reconnect_seconds: u32,
+    /// How long after the latest possible end of its executions a runner that has not ended is given up, in seconds: its node
+    /// becomes `Unknown` with reason `Hung`.
+    #[arg(long, env = "SCRIPTRUNNER_HUNG_AFTER_SECONDS", default_value_t = 60)]
+    hung_after_seconds: u32,
     /// How long the token of a runner is valid, in seconds, at least 600; the kubelet renews it before.
     #[arg(long, env = "SCRIPTRUNNER_TOKEN_LIFETIME_SECONDS", default_value_t = 3600)]
     token_lifetime_seconds: u32,
@@ -181,6 +185,7 @@ impl RunArgs {
             handover_seconds,
             linger_seconds,
             reconnect_seconds,
+            hung_after_seconds,
             token_lifetime_seconds,
             session_listen,
             session_address,
@@ -227,6 +232,7 @@ impl RunArgs {
                 linger_seconds,
                 token_lifetime_seconds,
                 reconnect_seconds,
+                hung_after_seconds,
                 // Known only once the operator has its certificate.
                 session: None,
             },

@@ -233,6 +233,7 @@ pub(super) fn has_given_up(entry: &NodeStatus) -> bool {
         Some(
             NodeReason::NodeGone
                 | NodeReason::Unreachable
+                | NodeReason::Hung
                 | NodeReason::StartDeadlineExceeded
                 | NodeReason::ImagePullFailed
                 | NodeReason::ContainerNotStarted

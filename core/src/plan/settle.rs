@@ -257,6 +257,11 @@ fn end(node_entry: &mut NodeStatus, outcome: Outcome, failures_before: u64, rule
         entry::end(node_entry, &stopped, failures_before, rules.history_limit);
         return;
     }
+    // It was told to end because it hung, and after all it did.
+    let is_unhung =
+        entry::reason(node_entry) == Some(NodeReason::Hung) && outcome.state == NodeState::Stopped;
+    let reason = if is_unhung { Some(NodeReason::Hung) } else { outcome.reason };
+    let outcome = Outcome { reason, ..outcome };
     entry::end(node_entry, &outcome, failures_before, rules.history_limit);
     if rules.endless_run == Some(node_entry.run) {
         go_on_endlessly(node_entry, &outcome);

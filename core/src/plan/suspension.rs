@@ -29,9 +29,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, run: &ValidRun) {
                 let message = "execution is Paused; what remains goes on once it is Active";
                 wait(node_entry, Some(NodeReason::Paused), message);
             }
-            DesiredExecution::Stopped
-                if has_no_pod || entry::is_suspended(node_entry) && !is_stopped =>
-            {
+            DesiredExecution::Stopped if has_no_pod || entry::is_suspended(node_entry) && !is_stopped => {
                 let message = "execution is Stopped; what remains goes on once it is Active";
                 wait(node_entry, Some(NodeReason::Stopped), message);
             }

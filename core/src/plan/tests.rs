@@ -2,6 +2,7 @@
 //! by hand. Every scenario can be cut at any action, as a crash would.
 
 mod execution;
+mod hung;
 mod large;
 mod pacing;
 mod parts;

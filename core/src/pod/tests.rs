@@ -52,6 +52,7 @@ fn pod_with(spec: &str, by_scheduler: bool, session: Option<SessionSettings>) ->
         linger_seconds: 30,
         token_lifetime_seconds: 3600,
         reconnect_seconds: 10,
+        hung_after_seconds: 60,
         session,
     };
     let target = Target { shape: shape(&object, &valid, &settings), ..target };

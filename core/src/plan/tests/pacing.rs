@@ -1,15 +1,19 @@
 //! Tests of how many nodes run at once and how many may fail.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use k8s_openapi::jiff::SignedDuration;
 use proptest::{collection::vec, prelude::*};
 use scriptrunner_api::{
     condition::{ConditionType, find, holds},
     v1alpha1::NodeState,
 };
 
-use super::toy::{Toy, failed, settings_with_sessions, succeeded};
-use crate::observed::Presence;
+use super::toy::{Toy, failed, settings_with_sessions, stopped, succeeded};
+use crate::observed::{PodFacts, Presence};
 
 fn spec(pace: &str) -> String {
     format!("{{script: x, nodeLabelSelector: {{}}, executionDeadlineSeconds: 9, {pace}}}")
@@ -217,11 +221,28 @@ struct Risk {
     parallelism: usize,
     /// The largest budget that the run had.
     allowed: usize,
+    execution: &'static str,
+    /// UIDs of pods that may have been given up.
+    given_up: BTreeSet<String>,
+    /// How nodes ended that are done for good.
+    ends: BTreeMap<String, String>,
 }
 
 impl Risk {
-    fn spec(parallelism: usize, allowed: usize) -> String {
-        spec(&format!("parallelism: {parallelism}, maxFailures: {allowed}, podStartDeadlineSeconds: 15"))
+    fn new(parallelism: usize, allowed: usize) -> Self {
+        let toy = Toy::new("{script: x, nodeLabelSelector: {}}", NODES);
+        let (given_up, ends) = (BTreeSet::new(), BTreeMap::new());
+        let mut risk = Self { toy, parallelism, allowed, execution: "Active", given_up, ends };
+        risk.edit();
+        risk
+    }
+
+    fn edit(&mut self) {
+        let Self { parallelism, allowed, execution, .. } = self;
+        let pace = format!(
+            "parallelism: {parallelism}, maxFailures: {allowed}, podStartDeadlineSeconds: 15, execution: {execution}"
+        );
+        self.toy.edit(&spec(&pace));
     }
 
     fn act(&mut self, action: u8, pick: usize) {
@@ -237,6 +258,7 @@ impl Risk {
                 self.restart();
             }
             (5, _) => self.restart(),
+            (6, _) if pick.is_multiple_of(5) => toy.wait_seconds(50),
             (6, _) => toy.wait_seconds(7),
             (7, _) => {
                 let node = format!("n{}", pick % NODES + 1);
@@ -244,8 +266,13 @@ impl Risk {
             }
             (8, _) if pick.is_multiple_of(9) => {
                 self.allowed += 1;
-                toy.edit(&Self::spec(self.parallelism, self.allowed));
+                self.edit();
             }
+            (21, _) => {
+                self.execution = ["Active", "Paused", "Stopped"][pick % 3];
+                self.edit();
+            }
+            (22, Some(node)) if toy.pod(node).deleting => toy.end(node, &stopped("")),
             (9, Some(node)) => {
                 let pod = toy.pod(node);
                 if !pod.container.started() {
@@ -274,14 +301,31 @@ impl Risk {
         self.toy.observed.pods.retain(|pod| pod.presence != Presence::Gone);
     }
 
-    fn check(&self) {
-        let busy = self.toy.observed.pods.iter().filter(|pod| !pod.has_ended() && !pod.deleting).count();
+    fn check(&mut self) {
+        // A pod that did not start in time is given up, and one that should have ended long ago. It may start all the same.
+        for pod in &self.toy.observed.pods {
+            let patience = if pod.container.started() { 15 + 9 + 10 + 60 } else { 15 };
+            let until = pod.created.unwrap().checked_add(SignedDuration::from_secs(patience)).unwrap();
+            if until <= self.toy.now {
+                self.given_up.insert(pod.uid.clone());
+            }
+        }
+        let is_busy = |pod: &PodFacts| !pod.has_ended() && !pod.deleting && !self.given_up.contains(&pod.uid);
+        let busy = self.toy.observed.pods.iter().filter(|pod| is_busy(pod)).count();
         assert!(busy <= self.parallelism, "{busy} are busy");
         let Some(status) = &self.toy.observed.previous else { return };
         let is_failure = |state| matches!(state, NodeState::Failed | NodeState::Stopped | NodeState::Unknown);
         let failures = status.nodes.values().filter(|entry| is_failure(entry.node_state()));
         let of_started = failures.filter(|entry| entry.attempts > 0).count();
         assert!(of_started <= self.allowed + self.parallelism, "{of_started} failed: {:#?}", status.nodes);
+        for (name, entry) in &status.nodes {
+            if matches!(entry.node_state(), NodeState::Succeeded | NodeState::Failed) && entry.executions > 0
+            {
+                self.ends.entry(name.clone()).or_insert_with(|| entry.state.clone());
+            }
+            let end = self.ends.get(name).unwrap_or(&entry.state);
+            assert_eq!(*end, entry.state, "a node that is done is run again: {entry:#?}");
+        }
     }
 }
 
@@ -291,13 +335,14 @@ proptest! {
     #[test]
     fn whatever_happens_few_are_busy_and_few_fail(
         (parallelism, allowed) in (1..4_usize, 0..3_usize),
-        actions in vec((0..21_u8, any::<usize>()), 0..200),
+        actions in vec((0..23_u8, any::<usize>()), 0..200),
     ) {
-        let toy = Toy::new(&Risk::spec(parallelism, allowed), NODES);
-        let mut risk = Risk { toy, parallelism, allowed };
+        let mut risk = Risk::new(parallelism, allowed);
         for (action, pick) in actions {
             risk.act(action, pick);
         }
+        risk.execution = "Active";
+        risk.edit();
         let Risk { mut toy, allowed, .. } = risk;
         Arc::make_mut(&mut toy.observed.nodes).values_mut().for_each(|node| node.ready = true);
         for _ in 0..NODES * 8 {

@@ -274,6 +274,11 @@ impl Toy {
         changed
     }
 
+    /// When the next plan is to be made if nothing changes.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        plan(&validate(&self.observed.object.spec), &self.observed, &self.settings, self.now).next
+    }
+
     fn perform(&mut self, action: Action) -> bool {
         match action {
             Action::CreateConfigMap(config_map) => {
@@ -412,6 +417,7 @@ pub(super) fn settings() -> PodSettings {
         linger_seconds: 30,
         token_lifetime_seconds: 3600,
         reconnect_seconds: 10,
+        hung_after_seconds: 60,
         session: None,
     }
 }
