@@ -65,8 +65,10 @@ impl Rules<'_> {
         let to_start = SignedDuration::from_secs(i64::from(self.run.limits.start_deadline_seconds));
         let (start, longest) = match runner.ordered() {
             None => {
-                let start = runner.pod.started.or_else(|| Some(later(runner.pod.created?, to_start)))?;
-                (start, runner.pod.longest_seconds?)
+                let created = runner.pod.created?;
+                // A start before the creation is of a node whose clock is wrong.
+                let started = runner.pod.started.filter(|started| *started >= created);
+                (started.unwrap_or_else(|| later(created, to_start)), runner.pod.longest_seconds?)
             }
             // When it heard of its order is not known, but that it would have been given up if not by then.
             Some(part) => {

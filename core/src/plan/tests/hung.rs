@@ -64,6 +64,16 @@ fn a_node_that_is_not_ready_hangs_by_the_same_clock() {
 }
 
 #[test]
+fn a_clock_that_is_behind_hangs_nobody() {
+    let mut toy = Toy::new(&spec("podStartDeadlineSeconds: 100"), 1);
+    toy.settle();
+    let behind = toy.now.checked_sub(SignedDuration::from_hours(2)).unwrap();
+    toy.pod("n1").started = Some(behind);
+    start_all(&mut toy);
+    assert_given_up_after(&mut toy, 100 + 95, "it may have started as late as it may");
+}
+
+#[test]
 fn a_plan_looks_again_when_a_runner_would_hang() {
     let mut toy = Toy::new(&spec(""), 1);
     toy.settle();
