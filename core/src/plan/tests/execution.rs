@@ -240,7 +240,9 @@ fn a_crash_at_any_moment_of_a_stop_costs_no_node_its_rest() {
                     .filter(|pod| pod.deleting && !pod.has_ended())
                     .map(|pod| pod.node.clone())
                     .collect();
-                told.iter().for_each(|node| toy.end(node, &stopped("")));
+                for node in &told {
+                    toy.end(node, &stopped(""));
+                }
             }
         }
         set(&mut toy, ONCE, "Active");

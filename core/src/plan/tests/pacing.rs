@@ -344,7 +344,9 @@ proptest! {
         risk.execution = "Active";
         risk.edit();
         let Risk { mut toy, allowed, .. } = risk;
-        Arc::make_mut(&mut toy.observed.nodes).values_mut().for_each(|node| node.ready = true);
+        for node in Arc::make_mut(&mut toy.observed.nodes).values_mut() {
+            node.ready = true;
+        }
         for _ in 0..NODES * 8 {
             toy.wait_seconds(61);
             toy.step();
