@@ -69,6 +69,28 @@ pub struct Record {
     pub signal: Option<i32>,
 }
 
+impl Record {
+    /// What a runner of this version says before its first execution.
+    pub fn new(boot: String, run: u64, attempt: u32) -> Self {
+        Self {
+            protocol: PROTOCOL,
+            boot,
+            run,
+            attempt,
+            seq: 0,
+            state: NodeState::Running.as_str().to_owned(),
+            reason: String::new(),
+            message: String::new(),
+            executions: 0,
+            failures: 0,
+            serial: 0,
+            handed_over: false,
+            exit_code: None,
+            signal: None,
+        }
+    }
+}
+
 /// A runner's record and its newest executions, newest last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {

@@ -13,7 +13,6 @@ use std::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use scriptrunner_api::{
     digest::{StreamDigest, answer_digest},
-    labels::PROTOCOL,
     session::RunOrder,
     snapshot::{MAX_MESSAGE_BYTES, Record, Snapshot},
     v1alpha1::{Execution, NodeState},
@@ -139,22 +138,7 @@ impl<'a> Runner<'a> {
     fn new(theatre: &'a Theatre, pod: &'a Pod, orders: &Orders) -> anyhow::Result<Self> {
         let boot = format!("{:08x}", RandomState::new().build_hasher().finish() & 0xffff_ffff);
         let line = theatre.call(pod, orders, &boot)?;
-        let record = Record {
-            protocol: PROTOCOL,
-            boot,
-            run: orders.run,
-            attempt: orders.attempt,
-            seq: 0,
-            state: NodeState::Running.as_str().to_owned(),
-            reason: String::new(),
-            message: String::new(),
-            executions: 0,
-            failures: 0,
-            serial: 0,
-            handed_over: false,
-            exit_code: None,
-            signal: None,
-        };
+        let record = Record::new(boot, orders.run, orders.attempt);
         Ok(Self {
             theatre,
             pod,

@@ -68,22 +68,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(boot: String, run: u64, attempt: u32, history_limit: usize) -> Self {
-        let record = Record {
-            protocol: PROTOCOL,
-            boot,
-            run,
-            attempt,
-            seq: 0,
-            state: NodeState::Running.as_str().to_owned(),
-            reason: String::new(),
-            message: String::new(),
-            executions: 0,
-            failures: 0,
-            serial: 0,
-            handed_over: false,
-            exit_code: None,
-            signal: None,
-        };
+        let record = Record::new(boot, run, attempt);
         Self { record, history: VecDeque::new(), history_limit, newest_failure: None }
     }
 

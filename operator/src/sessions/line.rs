@@ -275,6 +275,25 @@ fn is_newer(ack: &Ack, known: Option<&Ack>) -> bool {
     known.is_none_or(|known| known.boot != ack.boot || known.seq < ack.seq)
 }
 
+/// An order of a run, as tests give it.
+#[cfg(test)]
+pub(super) fn order_of(run: u64) -> Order {
+    let numbers = RunOrder {
+        run,
+        attempt: 1,
+        first_serial: 1,
+        remaining: 1,
+        spec: String::new(),
+        script: String::new(),
+        history_limit: 5,
+        stdout_limit_bytes: 1,
+        stderr_limit_bytes: 1,
+        grace_seconds: 1,
+        execution_deadline_seconds: None,
+    };
+    Order { numbers, spec: "{}".into(), script: "true".into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,23 +332,10 @@ mod tests {
     #[test]
     fn what_is_to_be_said_does_not_pile_up_and_the_end_comes_last() {
         let line = Line::new(1, speaker(), Timestamp::MIN);
-        let numbers = |run| RunOrder {
-            run,
-            attempt: 1,
-            first_serial: 1,
-            remaining: 1,
-            spec: String::new(),
-            script: String::new(),
-            history_limit: 5,
-            stdout_limit_bytes: 1,
-            stderr_limit_bytes: 1,
-            grace_seconds: 1,
-            execution_deadline_seconds: None,
-        };
         line.end(End::Silent);
         line.end(End::Replaced);
         for run in 1..100 {
-            line.order(Order { numbers: numbers(run), spec: "{}".into(), script: "true".into() });
+            line.order(order_of(run));
             line.stop("twice");
             line.hand_over("once");
             line.ping();
@@ -340,7 +346,7 @@ mod tests {
         assert_eq!(said(&line), Some(ToRunner::NewCa { authorities: vec!["99".to_owned()] }));
         assert_eq!(said(&line), Some(ToRunner::Stop { reason: "twice".to_owned() }));
         assert_eq!(said(&line), Some(ToRunner::HandOver { reason: "once".to_owned() }));
-        let order = RunOrder { spec: "{}".to_owned(), script: "true".to_owned(), ..numbers(99) };
+        let order = RunOrder { spec: "{}".to_owned(), script: "true".to_owned(), ..order_of(99).numbers };
         assert_eq!(said(&line), Some(ToRunner::Run(Box::new(order))));
         assert_eq!(line.take(), Some(Next::Ping));
         assert_eq!(line.take(), Some(Next::End(End::Silent)), "the first reason counts");

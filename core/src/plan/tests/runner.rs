@@ -1,7 +1,6 @@
 //! A runner made of plain data: it executes, counts, and says where it stands.
 
 use scriptrunner_api::{
-    labels::PROTOCOL,
     session::RunOrder,
     snapshot::{Record, Snapshot},
     v1alpha1::Execution,
@@ -11,22 +10,7 @@ use scriptrunner_api::{
 pub(super) const KEPT: usize = 5;
 
 fn blank() -> Record {
-    Record {
-        protocol: PROTOCOL,
-        boot: String::new(),
-        run: 0,
-        attempt: 0,
-        seq: 1,
-        state: "Running".into(),
-        reason: String::new(),
-        message: String::new(),
-        executions: 0,
-        failures: 0,
-        serial: 0,
-        handed_over: false,
-        exit_code: None,
-        signal: None,
-    }
+    Record { seq: 1, ..Record::new(String::new(), 0, 0) }
 }
 
 #[derive(Clone, Debug)]

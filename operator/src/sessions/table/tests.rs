@@ -1,15 +1,11 @@
 //! Which connection counts, and what is kept for how long.
 
 use k8s_openapi::jiff::Timestamp;
-use scriptrunner_api::{
-    labels::PROTOCOL,
-    session::{RunOrder, ToRunner},
-    snapshot::Record,
-};
+use scriptrunner_api::{labels::PROTOCOL, session::ToRunner, snapshot::Record};
 
 use super::*;
 use crate::sessions::{
-    line::{Next, Order},
+    line::{Next, order_of},
     tests::speaker,
 };
 
@@ -216,28 +212,14 @@ fn order_is_said_once_on_a_connection_and_again_on_the_next() {
     let at = |second| Timestamp::from_second(second).unwrap();
     assert!(table.line_to_order("pod", 2, at(1)).is_none(), "nobody is there");
     let older = seated(&mut table, 1, "pod");
-    let numbers = |run| RunOrder {
-        run,
-        attempt: 1,
-        first_serial: 1,
-        remaining: 1,
-        spec: String::new(),
-        script: String::new(),
-        history_limit: 5,
-        stdout_limit_bytes: 1,
-        stderr_limit_bytes: 1,
-        grace_seconds: 1,
-        execution_deadline_seconds: None,
-    };
-    let telling = |run| Order { numbers: numbers(run), spec: "{}".into(), script: "true".into() };
     let said = |line: &Line| match next(line) {
         Some(Next::Say(message)) => matches!(ToRunner::decode(&message), Ok(ToRunner::Run(_))),
         Some(Next::Ping | Next::End(_)) | None => false,
     };
-    table.line_to_order("pod", 2, at(1)).unwrap().order(telling(2));
+    table.line_to_order("pod", 2, at(1)).unwrap().order(order_of(2));
     assert!(said(&older));
     for run in [2, 1] {
-        table.line_to_order("pod", run, at(5)).unwrap().order(telling(run));
+        table.line_to_order("pod", run, at(5)).unwrap().order(order_of(run));
         assert_eq!(next(&older), None, "it lasts, so it was heard");
     }
     let facts = table.facts("pod").unwrap();
@@ -247,9 +229,9 @@ fn order_is_said_once_on_a_connection_and_again_on_the_next() {
     assert_eq!((facts.connected, facts.left), (false, Some(at(6))));
     assert!(table.line_to_order("pod", 2, at(7)).is_none());
     let newer = seated(&mut table, 2, "pod");
-    table.line_to_order("pod", 2, at(8)).unwrap().order(telling(2));
+    table.line_to_order("pod", 2, at(8)).unwrap().order(order_of(2));
     assert!(said(&newer), "the older connection may have lost it");
-    table.line_to_order("pod", 3, at(9)).unwrap().order(telling(3));
+    table.line_to_order("pod", 3, at(9)).unwrap().order(order_of(3));
     assert!(said(&newer));
     assert_eq!(table.facts("pod").unwrap().ordered, Some((3, at(9))));
 }
