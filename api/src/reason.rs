@@ -53,13 +53,19 @@ reasons! {
         Paused,
         /// The runner could not do its work, for example write to its folders.
         RunnerFailed,
+        /// The script exited with a code that `exitCodes.success` has.
+        ExitCodeSucceeds,
+        /// The script exited with a code that `exitCodes.skipped` has.
+        ExitCodeSkips,
         /// Nothing was executed.
         NotExecuted,
 
         /// The memory limit was exceeded.
         OOMKilled,
-        /// The kubelet evicted the pod.
+        /// The pod was evicted: by a drain, or by its kubelet.
         Evicted,
+        /// The pod made room for a more important one.
+        Preempted,
         /// Somebody deleted the pod.
         PodDeleted,
         /// The pod vanished and left no answer.
@@ -68,6 +74,12 @@ reasons! {
         Stopped,
         /// A newer run came first.
         Superseded,
+        /// The run took longer than `activeDeadlineSeconds`.
+        ActiveDeadlineExceeded,
+        /// The node failed and is tried again after a pause.
+        BackingOff,
+        /// `rerun.nodeNames` leaves out the node, which had not ended.
+        OutOfScope,
         /// The image could not be pulled within `podStartDeadlineSeconds`.
         ImagePullFailed,
         /// The pod did not start within `podStartDeadlineSeconds`.
@@ -146,6 +158,8 @@ reasons! {
         NodesFailed,
         /// More nodes failed or are unknown than `maxFailures` allows.
         ErrorBudgetExceeded,
+        /// The run took longer than `activeDeadlineSeconds`.
+        ActiveDeadlineExceeded,
         /// `execution` is `Paused`.
         Paused,
         /// `execution` is `Stopped`.

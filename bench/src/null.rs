@@ -213,6 +213,7 @@ fn status(
             script_digest: valid.pinned.script_sha256.clone(),
             start_time: now.clone(),
             completion_time: Some(now),
+            rerun_at: None,
         }),
         desired: count,
         succeeded: count,

@@ -12,8 +12,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DesiredExecution, NewNodePolicy, NotReadyNodePolicy, ScriptRunnerStatus, Toleration,
-    UnschedulableNodePolicy,
+    DesiredExecution, ExitCodes, InterruptionPolicy, NewNodePolicy, NotReadyNodePolicy, PodCleanupPolicy,
+    Rerun, ScriptRunnerStatus, Toleration, UnschedulableNodePolicy, UpdatePolicy,
 };
 
 /// Longest script, in bytes of UTF-8.
@@ -31,7 +31,8 @@ pub const DEFAULT_OUTPUT_LIMIT_BYTES: u32 = 4096;
 
 /// Runs a script once, or again and again, on every node that a selector picks, and keeps each node's answers in its
 /// status. Editing what runs (script, interpreter, args, env, dependencies, mode, runAs, hostFileSystem, placement,
-/// repeat) starts a new run on all nodes; editing where and how fast it runs, or how much is kept, does not.
+/// repeat) starts a new run on all nodes; editing where and how fast it runs, or how much is kept, does not. A new time in
+/// `rerun.at` starts one without an edit.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "scriptrunner.io",
@@ -64,6 +65,12 @@ pub const DEFAULT_OUTPUT_LIMIT_BYTES: u32 = 4096;
     validation = Rule::new("!has(self.parallelism) || !has(self.repeat) || has(self.repeat.count)").message("parallelism cannot be combined with an endless repeat; set repeat.count or remove parallelism"),
     validation = Rule::new("!has(self.maxFailures) || has(self.executionDeadlineSeconds)").message("maxFailures needs executionDeadlineSeconds, so that a hung node is counted as a failure"),
     validation = Rule::new("!has(self.maxFailures) || !has(self.repeat) || has(self.repeat.count)").message("maxFailures cannot be combined with an endless repeat, whose nodes never end; set repeat.count or remove maxFailures"),
+    validation = Rule::new("!has(self.activeDeadlineSeconds) || !has(self.repeat) || has(self.repeat.count)").message("activeDeadlineSeconds cannot be combined with an endless repeat, which has no end; set repeat.count or remove activeDeadlineSeconds"),
+    validation = Rule::new("!has(self.backoffLimit) || self.backoffLimit == 0 || !has(self.repeat)").message("backoffLimit cannot be combined with repeat, which runs the script again anyway; remove one of them"),
+    validation = Rule::new("!has(self.exitCodes) || !has(self.exitCodes.retry) || (has(self.backoffLimit) && self.backoffLimit > 0)").message("exitCodes.retry needs backoffLimit: 1 or more, which says how often a node is tried again"),
+    validation = Rule::new("!has(self.exitCodes) || !has(self.exitCodes.skipped) || !has(self.repeat)").message("exitCodes.skipped cannot be combined with repeat; remove one of them"),
+    validation = Rule::new("!has(self.interruptionPolicy) || self.interruptionPolicy == 'Retry' || !has(self.repeat) || has(self.repeat.count)").message("interruptionPolicy: Report cannot be combined with an endless repeat, which always goes on; set repeat.count or remove interruptionPolicy"),
+    validation = Rule::new("!has(self.ttlSecondsAfterFinished) || !has(self.repeat) || has(self.repeat.count)").message("ttlSecondsAfterFinished cannot be combined with an endless repeat, which never finishes; set repeat.count or remove ttlSecondsAfterFinished"),
     validation = Rule::new("!has(self.runnerIdleSeconds) || self.runnerIdleSeconds == 0 || self.mode == 'Normal'").message("runnerIdleSeconds is for mode Normal only; remove it: the pod of a privileged mode ends with its run"),
     validation = Rule::new("self.mode == 'Normal' || has(self.parallelism) || (has(self.repeat) && !has(self.repeat.count))").message("a privileged mode must state parallelism (100% is allowed), unless it repeats endlessly")
 )]
@@ -204,6 +211,34 @@ pub struct ScriptRunnerSpec {
     #[schemars(range(min = 1, max = 86_400))]
     pub pod_start_deadline_seconds: Option<u32>,
 
+    /// How long the whole run may take, in seconds from its start, 1 to 31536000; time in which it is paused counts. After that
+    /// nothing more is started and what executes is told to end: these nodes are `Stopped` with reason
+    /// `ActiveDeadlineExceeded`, nodes that never started stay `Pending`, and the run has `Failed` with reason
+    /// `ActiveDeadlineExceeded`. A longer deadline goes on with nodes that are `Pending`. A node that comes when the run
+    /// is over is run all the same. Not with an endless repeat. Default: no limit. A change applies at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub active_deadline_seconds: Option<u32>,
+
+    /// How often a node is tried again after it failed, in another pod, 0 to 100, default 0. The first further attempt starts 10
+    /// seconds after the failure, each next one after twice as long, at most 6 minutes; until then the node is `Pending`
+    /// with reason `BackingOff`, and counts as failed in `maxFailures` only after its last attempt. `exitCodes.retry` says
+    /// which failures are tried again; without it all are but those that no further attempt can mend. Not with `repeat`.
+    /// A change applies at once to nodes that are not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub backoff_limit: Option<u32>,
+
+    /// What exit codes other than 0 mean. Default: each is a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_codes: Option<ExitCodes>,
+
+    /// What becomes of a node whose pod is lost after its script began, for a cause outside the script: evicted, drained, preempted,
+    /// deleted, killed, the node restarted. See [`InterruptionPolicy`]. Default `Report`, with `repeat` `Retry`. A change
+    /// applies at once to pods that are lost later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interruption_policy: Option<InterruptionPolicy>,
+
     /// How many nodes may be busy at once: a number from 1 to 1000000, or a percentage of the desired nodes (rounded up, at least
     /// one node). Needs `executionDeadlineSeconds`; not with an endless repeat; a privileged mode must state it (100% is
     /// allowed) unless it repeats endlessly. Default: all. A change applies at once and never stops a running node.
@@ -224,6 +259,15 @@ pub struct ScriptRunnerSpec {
     /// Whether the run goes on; see [`DesiredExecution`]. Default `Active`. A change applies at once and starts no new run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<DesiredExecution>,
+
+    /// Runs the script again without an edit of what runs, on all nodes or some. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
+
+    /// What an edit of what runs does: `Rerun` (the default) starts a new run at once; `OnRerun` waits for the next `rerun.at`, and
+    /// until then the current run goes on as it was, also on nodes that come late. A change to `Rerun` starts what waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_policy: Option<UpdatePolicy>,
 
     /// How long a runner that has finished stays connected in its pod, ready to run again, in seconds, 0 to 86400, default 0: its
     /// pod ends with its run. A new run that differs from the one before only in `script` and `args` is then sent to the
@@ -247,6 +291,20 @@ pub struct ScriptRunnerSpec {
     /// pods that start later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
+
+    /// How long after its end the ScriptRunner is deleted, with everything it knows, in seconds, 0 to 31536000. It has ended when it is
+    /// `Complete`, or `Failed` for another reason than `Stopped`; while a node is pending or active that can still be run, it has not.
+    /// Whatever applies the object again (GitOps) runs it again. Not with an endless repeat. Default: it is kept. A change applies
+    /// at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub ttl_seconds_after_finished: Option<u32>,
+
+    /// Which ended pods are deleted once their answer is stored: `OnSuccess` (the default) those that succeeded, so that the others can
+    /// be looked at for a day; `Always` all; `Never` none. All go with a newer run, a further attempt on their node, or the
+    /// ScriptRunner. A change applies at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_cleanup_policy: Option<PodCleanupPolicy>,
 }
 
 /// One environment variable, as in a container.

@@ -90,7 +90,7 @@ pub struct ScriptRunnerStatus {
 pub struct RunStatus {
     /// Grows with each run, from 1.
     pub number: u64,
-    /// What started it: `Created` or `SpecChanged`.
+    /// What started it: `Created`, `SpecChanged` or `Rerun`.
     pub trigger: String,
     /// Digest of everything that decides what runs; a run is started by its change.
     pub spec_hash: String,
@@ -101,6 +101,9 @@ pub struct RunStatus {
     /// When its last node was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
+    /// The latest `rerun.at` that this run or one before it was started with or took as its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun_at: Option<Time>,
 }
 
 /// A run before the current one.
@@ -158,12 +161,22 @@ pub struct NodeStatus {
     /// Why, in a sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The run that this entry is of; older than `status.run.number` if the node is not part of the current run.
+    /// The run that this entry is of; older than `status.run.number` if the node is not part of the current run, or out of the
+    /// scope of the rerun that began it.
     #[serde(default)]
     pub run: u64,
+    /// The run that this older entry stands for as well, because its node was out of the scope of `rerun`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held_for: u64,
     /// Pods made for this node in that run.
     #[serde(default)]
     pub attempts: u32,
+    /// Of these, made because the one before had failed (`backoffLimit`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+    /// Of these, made because the one before had been interrupted (`interruptionPolicy`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub interruptions: u32,
     /// Executions on this node over all runs of this entry.
     #[serde(default)]
     pub executions: u64,
@@ -205,9 +218,8 @@ pub struct NodeStatus {
     pub history: Vec<Execution>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// One execution of the script on one node.
@@ -347,6 +359,11 @@ impl NodeState {
 }
 
 impl NodeStatus {
+    /// Whether the node is desired in a run: its entry is of that run, or stands for it.
+    pub fn is_in(&self, run: u64) -> bool {
+        self.run == run || (run > 0 && self.held_for == run)
+    }
+
     /// The state, parsed.
     pub fn node_state(&self) -> NodeState {
         NodeState::parse(&self.state)

@@ -106,6 +106,7 @@ pub(super) fn advance(
         script_digest: run.pinned.script_sha256.clone(),
         start_time: Time(draft.now),
         completion_time: None,
+        rerun_at: None,
     });
     draft.status.accepted_generation = Some(object.generation);
     true

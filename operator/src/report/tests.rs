@@ -34,6 +34,7 @@ fn status(states: &[(&str, &str)]) -> ScriptRunnerStatus {
         script_digest: "b".to_owned(),
         start_time: serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap(),
         completion_time: None,
+        rerun_at: None,
     };
     ScriptRunnerStatus { run: Some(run), nodes, ..ScriptRunnerStatus::default() }
 }
