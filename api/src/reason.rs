@@ -104,7 +104,7 @@ reasons! {
         Excluded,
         /// The node has the label by which it opts out.
         OptedOut,
-        /// The node is cordoned, and `unschedulableNodePolicy` is `Skip`.
+        /// The node is cordoned, and `unschedulableNodePolicy` is `Skip`; or it was interrupted and stayed cordoned for too long.
         Unschedulable,
         /// The node began to match after the run began, and `newNodePolicy` is `Ignore`.
         NewNode,

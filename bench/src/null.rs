@@ -112,6 +112,7 @@ fn facts(object: &ScriptRunner) -> anyhow::Result<ObjectFacts> {
     let metadata = &object.metadata;
     let known = |value: &Option<String>| value.clone().context("a created object should have it");
     Ok(ObjectFacts {
+        resource_version: known(&metadata.resource_version)?,
         namespace: known(&metadata.namespace)?,
         name: known(&metadata.name)?,
         uid: known(&metadata.uid)?,
@@ -158,6 +159,8 @@ fn settings() -> PodSettings {
         token_lifetime_seconds: 3600,
         reconnect_seconds: 10,
         hung_after_seconds: 60,
+        retry_seconds: 10,
+        kept_pod_seconds: 86_400,
         session: Some(SessionSettings {
             address: "127.0.0.1:40000".to_owned(),
             name: "scriptrunner-operator.scriptrunner-system.svc".to_owned(),

@@ -1,10 +1,10 @@
 //! Whether a run may start anything more, by what failed in it and by what the user says. Pure.
 
-use std::collections::BTreeMap;
-
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scriptrunner_api::{
+    condition::{ConditionType, find},
     reason::ConditionReason,
-    v1alpha1::{DesiredExecution, NodeState, NodeStatus, ScriptRunnerStatus},
+    v1alpha1::{DesiredExecution, NodeState, ScriptRunnerStatus},
 };
 
 use crate::validate::ValidRun;
@@ -14,26 +14,42 @@ use crate::validate::ValidRun;
 pub(crate) struct Tally {
     /// Desired nodes.
     pub(crate) desired: usize,
-    /// Of these, failed, stopped or unknown.
+    /// Of these, failed, stopped or unknown in this very run: what a rerun leaves out is no failure of it.
     pub(crate) failures: usize,
 }
 
 impl Tally {
-    /// By the entries of the run.
-    pub(crate) fn of_entries(nodes: &BTreeMap<String, NodeStatus>, run: u64) -> Self {
+    /// By the entries of the status.
+    pub(crate) fn of(status: &ScriptRunnerStatus) -> Self {
+        let run = status.run.as_ref().map_or(0, |run| run.number);
         let mut tally = Self { desired: 0, failures: 0 };
-        for node_entry in nodes.values().filter(|node_entry| node_entry.run == run) {
+        for node_entry in status.nodes.values().filter(|node_entry| node_entry.is_in(run)) {
             tally.desired += 1;
-            tally.failures += usize::from(is_failure(node_entry.node_state()));
+            tally.failures += usize::from(node_entry.run == run && is_failure(node_entry.node_state()));
         }
         tally
     }
+}
 
-    /// By the counters of the status.
-    pub(crate) fn of_counters(status: &ScriptRunnerStatus) -> Self {
-        let failures = status.failed as usize + status.unknown as usize;
-        Self { desired: status.desired as usize, failures }
-    }
+/// When the whole run is to be over; none if it has no deadline, or is over: what comes late is not bound by it.
+pub(crate) fn deadline(run: &ValidRun, status: &ScriptRunnerStatus) -> Option<Timestamp> {
+    let current = status.run.as_ref()?;
+    let seconds = i64::from(run.attempts.active_deadline_seconds?);
+    let is_over = current.completion_time.is_some() && !ended_early(status);
+    let deadline = current.start_time.0.saturating_add(SignedDuration::from_secs(seconds));
+    (!is_over).then_some(deadline.unwrap_or(Timestamp::MAX))
+}
+
+/// Whether the run takes longer than it may.
+pub(crate) fn is_overdue(run: &ValidRun, status: &ScriptRunnerStatus, now: Timestamp) -> bool {
+    deadline(run, status).is_some_and(|deadline| deadline <= now)
+}
+
+/// Whether the run is over without all its nodes being done, and may go on.
+pub(crate) fn ended_early(status: &ScriptRunnerStatus) -> bool {
+    let failed = find(&status.conditions, ConditionType::Failed);
+    status.run.as_ref().is_some_and(|run| run.completion_time.is_some())
+        && failed.is_some_and(|failed| failed.status == "True" && is_early_end(&failed.reason))
 }
 
 fn is_failure(state: NodeState) -> bool {
@@ -61,18 +77,27 @@ pub(crate) enum Halt {
         /// How many failures are allowed.
         allowed: usize,
     },
+    /// The run took longer than `activeDeadlineSeconds`.
+    ActiveDeadlineExceeded {
+        /// So many.
+        seconds: u32,
+    },
 }
 
 impl Halt {
-    /// None if the run goes on.
-    pub(crate) fn of(run: &ValidRun, tally: Tally) -> Option<Self> {
+    /// None if the run, which came to `tally`, goes on; `is_overdue` as of [`is_overdue`].
+    pub(crate) fn of(run: &ValidRun, tally: Tally, is_overdue: bool) -> Option<Self> {
         let exceeded = || {
             let allowed = run.max_failures?.nodes(tally.desired);
             (tally.failures > allowed).then_some(Self::ErrorBudgetExceeded { tally, allowed })
         };
+        let overdue = || {
+            let seconds = run.attempts.active_deadline_seconds.filter(|_| is_overdue)?;
+            Some(Self::ActiveDeadlineExceeded { seconds })
+        };
         match run.execution {
-            DesiredExecution::Active => exceeded(),
-            DesiredExecution::Paused => exceeded().or(Some(Self::Paused)),
+            DesiredExecution::Active => exceeded().or_else(overdue),
+            DesiredExecution::Paused => exceeded().or_else(overdue).or(Some(Self::Paused)),
             DesiredExecution::Stopped => Some(Self::Stopped),
         }
     }
@@ -81,7 +106,7 @@ impl Halt {
     pub(crate) fn ends_run(self) -> bool {
         match self {
             Self::Paused => false,
-            Self::Stopped | Self::ErrorBudgetExceeded { .. } => true,
+            Self::Stopped | Self::ErrorBudgetExceeded { .. } | Self::ActiveDeadlineExceeded { .. } => true,
         }
     }
 
@@ -91,6 +116,7 @@ impl Halt {
             Self::Paused => ConditionReason::Paused,
             Self::Stopped => ConditionReason::Stopped,
             Self::ErrorBudgetExceeded { .. } => ConditionReason::ErrorBudgetExceeded,
+            Self::ActiveDeadlineExceeded { .. } => ConditionReason::ActiveDeadlineExceeded,
         }
     }
 
@@ -98,7 +124,7 @@ impl Halt {
     pub(crate) fn going_on(self) -> String {
         let what = match self {
             Self::Paused => "pods that repeat end after their current execution, others go on to their end",
-            Self::Stopped => "what executes is told to end",
+            Self::Stopped | Self::ActiveDeadlineExceeded { .. } => "what executes is told to end",
             Self::ErrorBudgetExceeded { .. } => "what runs goes on to its end",
         };
         format!("{}: nothing more is started, {what}", self.cause())
@@ -115,6 +141,10 @@ impl Halt {
                 "{}; {pending} nodes were not started; raise maxFailures to go on with them, or fix the script: an edit is a new run",
                 self.cause()
             ),
+            Self::ActiveDeadlineExceeded { .. } => format!(
+                "{}; {pending} nodes wait; raise activeDeadlineSeconds to go on with them, or set rerun.at to run again",
+                self.cause()
+            ),
         }
     }
 
@@ -122,6 +152,9 @@ impl Halt {
         match self {
             Self::Paused => "execution is Paused".to_owned(),
             Self::Stopped => "execution is Stopped".to_owned(),
+            Self::ActiveDeadlineExceeded { seconds } => {
+                format!("the run took longer than activeDeadlineSeconds allows ({seconds})")
+            }
             Self::ErrorBudgetExceeded { tally: Tally { desired, failures }, allowed } => {
                 format!(
                     "{failures} of {desired} nodes failed or are unknown, and maxFailures allows {allowed}"
@@ -132,8 +165,13 @@ impl Halt {
 }
 
 /// Whether a run that is over with this reason ended before all its nodes were done, and may go on.
-pub(crate) fn is_early_end(reason: &str) -> bool {
-    [ConditionReason::ErrorBudgetExceeded, ConditionReason::Stopped]
-        .map(ConditionReason::as_str)
-        .contains(&reason)
+fn is_early_end(reason: &str) -> bool {
+    match ConditionReason::parse(reason) {
+        Some(
+            ConditionReason::ErrorBudgetExceeded
+            | ConditionReason::ActiveDeadlineExceeded
+            | ConditionReason::Stopped,
+        ) => true,
+        Some(_) | None => false,
+    }
 }

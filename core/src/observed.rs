@@ -21,6 +21,7 @@ use scriptrunner_api::{
 use crate::{
     names::short_id,
     pod::{FAILURES_BEFORE, LONGEST_SECONDS},
+    validate::{Pinned, targets::UNSCHEDULABLE_TAINT},
 };
 
 /// Everything that one reconcile of one ScriptRunner may know.
@@ -50,6 +51,8 @@ pub struct Observed {
     pub pod_conflicts: BTreeMap<String, PodConflict>,
     /// What sessions brought, by UID of the pod.
     pub sessions: BTreeMap<String, SessionFacts>,
+    /// What a run is pinned to, and which run, where the live spec says something else and that run goes on.
+    pub pinned: Option<(u64, Arc<Pinned>)>,
     /// Since when sessions are observed: of one that is not known nothing was seen since then.
     pub since: Timestamp,
 }
@@ -106,6 +109,8 @@ pub struct ObjectFacts {
     pub name: String,
     /// UID.
     pub uid: String,
+    /// resourceVersion of what is observed.
+    pub resource_version: String,
     /// Generation of the spec.
     pub generation: i64,
     /// Whether it is being deleted.
@@ -131,6 +136,8 @@ pub struct NodeFacts {
     pub taints: Vec<TaintFacts>,
     /// Whether it is cordoned.
     pub unschedulable: bool,
+    /// Since when it is cordoned, where the taint that follows tells.
+    pub cordoned_since: Option<Timestamp>,
     /// Whether it is Ready.
     pub ready: bool,
     /// Since when it is or is not Ready.
@@ -169,6 +176,11 @@ impl NodeFacts {
                 .map(|taints| taints.iter().map(TaintFacts::of).collect())
                 .unwrap_or_default(),
             unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
+            cordoned_since: spec
+                .and_then(|spec| spec.taints.as_ref())
+                .and_then(|taints| taints.iter().find(|taint| taint.key == UNSCHEDULABLE_TAINT))
+                .and_then(|taint| taint.time_added.as_ref())
+                .map(|time| time.0),
             ready: ready.is_some_and(|condition| condition.status == "True"),
             ready_since: ready
                 .and_then(|condition| condition.last_transition_time.as_ref())

@@ -4,10 +4,13 @@
 //! process just learned. So a crash between any two API calls loses nothing and repeats nothing: the next process sees the
 //! same stored facts and decides the same.
 
+mod attempts;
 mod cleanup;
 mod entry;
+mod expiry;
 mod hung;
 mod pacing;
+mod rerun;
 mod run;
 mod runners;
 mod settle;
@@ -16,6 +19,7 @@ mod targets;
 mod warm;
 
 pub use pacing::MOST_CREATIONS;
+pub use run::held_back;
 pub(crate) use targets::TOLERATED_TAINTS;
 
 use std::sync::Arc;
@@ -86,6 +90,13 @@ pub enum Action {
         /// Whether nothing waits for its end: what it did is stored, or it has ended.
         is_over: bool,
     },
+    /// Delete the ScriptRunner itself, if it is still what was looked at.
+    DeleteObject {
+        /// UID, a precondition of the deletion.
+        uid: String,
+        /// resourceVersion, another one.
+        resource_version: String,
+    },
 }
 
 /// What to do next.
@@ -133,10 +144,12 @@ pub fn plan(
     settle::settle(&mut draft, observed, &runners);
     let accepted = run::accept(valid, observed);
     let (mut actions, mut idle) = (Vec::new(), None);
-    if let Ok(run) = &accepted {
+    if let Ok(run) = accepted.as_deref() {
         let pinned = run::advance(&mut draft, run, observed, &mut actions);
         if pinned {
+            attempts::go_on(&mut draft, run, observed);
             suspension::apply(&mut draft, run);
+            suspension::enforce_deadline(&mut draft, run);
             actions.extend(suspension::hand_overs(&draft, run, &runners));
             targets::judge(&mut draft, run, observed, &runners);
             settle::enforce_start_deadlines(&mut draft, run, observed, &runners);
@@ -147,15 +160,23 @@ pub fn plan(
             actions.extend(pacing::start(&mut draft, run, observed, &runners, settings, idle.as_ref()));
         }
     }
-    let run = accepted.as_ref().ok().copied();
-    actions.extend(cleanup::surplus(&draft, observed, &runners, run, idle.as_ref()));
+    let run = accepted.as_deref().ok();
+    actions.extend(cleanup::surplus(&mut draft, observed, &runners, settings, run, idle.as_ref()));
     let accepted = match run::inputs_conflict(observed) {
-        Some(refusal) => accepted.and(Err(refusal)),
-        None => accepted,
+        Some(refusal) => accepted.as_deref().map_err(Clone::clone).and(Err(refusal)),
+        None => accepted.as_deref().map_err(Clone::clone),
     };
     draft.status.connected = runners.connected(&draft.status);
     let (status, answers) = status::verdict::assemble(draft.status, &accepted, observed, now);
     let taken = runners::taken(&draft.heard, &status.nodes);
+    match expiry::expiry(&status, run, observed) {
+        Some(when) if when <= now => actions.push(Action::DeleteObject {
+            uid: observed.object.uid.clone(),
+            resource_version: observed.object.resource_version.clone(),
+        }),
+        Some(when) => draft.next = Some(draft.next.map_or(when, |next| next.min(when))),
+        None => {}
+    }
     Plan { actions, status: Some(status), answers, taken, next: draft.next }
 }
 

@@ -63,6 +63,10 @@ pub struct PodSettings {
     pub reconnect_seconds: u32,
     /// How long after the latest possible end of its executions a runner that has not ended is given up, in seconds.
     pub hung_after_seconds: u32,
+    /// How long after its failure a node is first tried again, in seconds.
+    pub retry_seconds: u32,
+    /// How long a failed pod is kept for a look, in seconds from its end.
+    pub kept_pod_seconds: u32,
     /// Where runners find the operator; none if they cannot.
     pub session: Option<SessionSettings>,
 }
@@ -365,6 +369,12 @@ fn arguments(valid: &ValidRun, target: &Target, settings: &PodSettings) -> Vec<S
     }
     if let Some(last_start) = target.last_start_seconds {
         flag("last-start", last_start.to_string());
+    }
+    let exit_codes = &valid.attempts.exit_codes;
+    for (name, codes) in [("success-codes", &exit_codes.success), ("skipped-codes", &exit_codes.skipped)] {
+        if !codes.is_empty() {
+            flag(name, codes.iter().map(u8::to_string).collect::<Vec<_>>().join(","));
+        }
     }
     if let Some(SessionSettings { address, name, authorities }) = &settings.session {
         flag("session-address", address.clone());

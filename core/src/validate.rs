@@ -1,20 +1,25 @@
 //! From a spec as stored to one that cannot be wrong. The API server checks most of this too; an object may be older than
 //! the rule, so everything that later steps rely on is checked here again. Pure.
 
+pub(crate) mod attempts;
 pub(crate) mod targets;
 
 use scriptrunner_api::{
+    digest::sha256_hex,
     labels,
     pinned::PinnedSpec,
     reason::ConditionReason,
     v1alpha1::{
         DEFAULT_HISTORY_LIMIT, DEFAULT_OUTPUT_LIMIT_BYTES, DEFAULT_POD_START_DEADLINE_SECONDS,
         DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, DesiredExecution, MAX_RUNNER_IDLE_SECONDS,
-        MAX_SCRIPT_BYTES, Mode, ScriptRunnerSpec,
+        MAX_SCRIPT_BYTES, Mode, PodCleanupPolicy, ScriptRunnerSpec, UpdatePolicy,
     },
 };
 
-pub use self::targets::{Matching, NodeCount, Targets};
+pub use self::{
+    attempts::{Attempts, ValidExitCodes, ValidRerun},
+    targets::{Matching, NodeCount, Targets},
+};
 
 /// A spec with every default resolved and every rule checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +40,48 @@ pub struct ValidRun {
     pub max_failures: Option<NodeCount>,
     /// Whether the run goes on.
     pub execution: DesiredExecution,
+    /// What is tried again, and for how long.
+    pub attempts: Attempts,
+    /// What runs the script again without an edit.
+    pub rerun: Option<ValidRerun>,
+    /// What an edit of what runs does.
+    pub updates: UpdatePolicy,
+    /// How many seconds after its end the object is deleted; none is never.
+    pub ttl_seconds: Option<u32>,
+    /// Which ended pods are deleted.
+    pub cleanup: PodCleanupPolicy,
+}
+
+impl ValidRun {
+    /// The same spec, but for what runs: that is what an older spec said.
+    #[must_use]
+    pub fn pinned_to(&self, pinned: &Pinned) -> Self {
+        Self {
+            spec_hash: pinned.spec.spec_hash(),
+            pinned: pinned.spec.clone(),
+            script: pinned.script.clone(),
+            ..self.clone()
+        }
+    }
+}
+
+/// What a run is pinned to, as its ConfigMap has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pinned {
+    /// What runs.
+    pub spec: PinnedSpec,
+    /// The script.
+    pub script: String,
+}
+
+impl Pinned {
+    /// Reads what a ConfigMap holds; none if that is not what has this hash.
+    pub fn read(spec: &str, script: &str, spec_hash: &str) -> Option<Self> {
+        let pinned: PinnedSpec = serde_json::from_str(spec).ok()?;
+        let is_whole =
+            pinned.spec_hash() == spec_hash && sha256_hex(script.as_bytes()) == pinned.script_sha256;
+        is_whole.then(|| Self { spec: pinned, script: script.to_owned() })
+    }
 }
 
 /// How long things may take and how much is kept.
@@ -84,6 +131,11 @@ pub fn validate(spec: &ScriptRunnerSpec) -> Result<ValidRun, Refusal> {
         parallelism: NodeCount::of("parallelism", spec.parallelism.as_ref(), 1)?,
         max_failures: NodeCount::of("maxFailures", spec.max_failures.as_ref(), 0)?,
         execution: spec.execution.unwrap_or_default(),
+        attempts: Attempts::of(spec)?,
+        rerun: ValidRerun::of(spec)?,
+        updates: spec.update_policy.unwrap_or_default(),
+        ttl_seconds: attempts::time_to_live(spec)?,
+        cleanup: spec.pod_cleanup_policy.unwrap_or_default(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The only writes to children: performs the actions of a plan, in their order.
+//! The only writes to children, and the deletion of an object that has ended: performs the actions of a plan, in their order.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, PostParams, Preconditions},
 };
-use scriptrunner_api::session::RunOrder;
+use scriptrunner_api::{session::RunOrder, v1alpha1::ScriptRunner};
 use scriptrunner_core::{
     adopt::{config_map_difference, pod_difference},
     observed::{ConfigMapFacts, ObjectFacts, PodConflict, PodFacts},
@@ -65,6 +65,9 @@ pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -
             Action::DeletePod { name, uid, why, is_over: false } => stops.push((name, uid, why)),
             Action::DeletePod { name, uid, why, is_over: true } => cleanups.push((name, uid, why)),
             Action::DeleteConfigMap { name, uid } => delete_config_map(context, object, &name, uid).await?,
+            Action::DeleteObject { uid, resource_version } => {
+                delete_object(context, object, uid, resource_version).await?;
+            }
         }
     }
     // What must end makes room, and others wait for it; for what is over nobody waits.
@@ -247,6 +250,26 @@ async fn delete_config_map(
 
 fn with_uid(uid: String) -> DeleteParams {
     DeleteParams::default().preconditions(Preconditions { uid: Some(uid), resource_version: None })
+}
+
+/// Deletes the ScriptRunner itself, unless it is not any more what was looked at. Its pods go as those of every deleted one.
+async fn delete_object(
+    context: &Context,
+    object: Owner<'_>,
+    uid: String,
+    resource_version: String,
+) -> Result<(), Error> {
+    let api = Api::<ScriptRunner>::namespaced(context.client.clone(), object.namespace);
+    let preconditions = Preconditions { uid: Some(uid), resource_version: Some(resource_version) };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    if gone_is_fine(context.call("delete a ScriptRunner", api.delete(object.name, &params)).await)? {
+        tracing::info!(
+            namespace = object.namespace,
+            scriptrunner = object.name,
+            "deleted a ScriptRunner: its time to live after its end is over"
+        );
+    }
+    Ok(())
 }
 
 /// Nothing by that name, or something else by that name: what was to be deleted is gone.

@@ -56,6 +56,13 @@ pub struct RunArgs {
     /// becomes `Unknown` with reason `Hung`.
     #[arg(long, env = "SCRIPTRUNNER_HUNG_AFTER_SECONDS", default_value_t = 60)]
     hung_after_seconds: u32,
+    /// How long after its failure a node is first tried again (`backoffLimit`), in seconds; each further time takes twice as
+    /// long, at most six minutes.
+    #[arg(long, env = "SCRIPTRUNNER_RETRY_SECONDS", default_value_t = 10)]
+    retry_seconds: u32,
+    /// How long the pod of a failed script is kept for a look, in seconds from its end.
+    #[arg(long, env = "SCRIPTRUNNER_KEPT_POD_SECONDS", default_value_t = 24 * 3600)]
+    kept_pod_seconds: u32,
     /// How long the token of a runner is valid, in seconds, at least 600; the kubelet renews it before.
     #[arg(long, env = "SCRIPTRUNNER_TOKEN_LIFETIME_SECONDS", default_value_t = 3600)]
     token_lifetime_seconds: u32,
@@ -186,6 +193,8 @@ impl RunArgs {
             linger_seconds,
             reconnect_seconds,
             hung_after_seconds,
+            retry_seconds,
+            kept_pod_seconds,
             token_lifetime_seconds,
             session_listen,
             session_address,
@@ -233,6 +242,8 @@ impl RunArgs {
                 token_lifetime_seconds,
                 reconnect_seconds,
                 hung_after_seconds,
+                retry_seconds,
+                kept_pod_seconds,
                 // Known only once the operator has its certificate.
                 session: None,
             },

@@ -1,14 +1,20 @@
-//! The only reads: tables, the object, and one GET for each pod that the status names and no table knows. No decisions.
+//! The only reads: tables, the object, one GET for each pod that the status names and no table knows, and one of what a run is
+//! pinned to that the spec does not say any more. No decisions.
 
 use std::{collections::HashMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{Api, ResourceExt};
-use scriptrunner_api::v1alpha1::{Mode, NodeStatus, ScriptRunner, ScriptRunnerStatus};
+use scriptrunner_api::{
+    labels,
+    pinned::PinnedSpec,
+    v1alpha1::{Mode, NodeStatus, ScriptRunner, ScriptRunnerStatus, UpdatePolicy},
+};
 use scriptrunner_core::{
-    names::{pod_name, short_id},
+    names::{config_map_name, pod_name, short_id},
     observed::{Marks, ObjectFacts, Observed, PodFacts, Presence, StoredStatus},
     status::size::stored_bytes,
+    validate::Pinned,
 };
 
 use crate::{concurrently::concurrently, context::Context, error::Error};
@@ -34,6 +40,7 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
     let previous = StoredStatus::of(own.as_ref().unwrap_or(&object));
     let facts = object_facts(context, &object);
     confirm_missing_pods(context, &facts, previous.as_deref()).await?;
+    let pinned = pinned(context, &facts, previous.as_deref()).await?;
     let world = &context.world;
     let (pods, occupied_nodes) = {
         let table = world.pods();
@@ -69,6 +76,7 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
         config_map_conflict,
         pod_conflicts,
         sessions,
+        pinned,
         since: context.since,
     };
     Ok(Sight { observed, object, status_is_foreign })
@@ -95,6 +103,7 @@ fn object_facts(context: &Context, object: &ScriptRunner) -> ObjectFacts {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
         uid: object.uid().unwrap_or_default(),
+        resource_version: object.resource_version().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or(0),
         deleting: object.metadata.deletion_timestamp.is_some(),
         other_bytes: other_bytes(context, object),
@@ -115,6 +124,35 @@ fn other_bytes(context: &Context, object: &ScriptRunner) -> usize {
             bytes
         }
     })
+}
+
+/// What the current run is pinned to, read once, where an edit of what runs waits for a rerun.
+async fn pinned(
+    context: &Context,
+    object: &ObjectFacts,
+    previous: Option<&ScriptRunnerStatus>,
+) -> Result<Option<(u64, Arc<Pinned>)>, Error> {
+    let Some(run) = previous.and_then(|previous| previous.run.as_ref()) else { return Ok(None) };
+    if object.spec.update_policy != Some(UpdatePolicy::OnRerun)
+        || run.spec_hash == PinnedSpec::of(&object.spec).spec_hash()
+    {
+        return Ok(None);
+    }
+    let known = context.world.remember(&object.uid, |memory| memory.pinned.clone());
+    if let Some(known) = known.filter(|(number, _)| *number == run.number) {
+        return Ok(Some(known));
+    }
+    let api = Api::<ConfigMap>::namespaced(context.client.clone(), &object.namespace);
+    let name = config_map_name(&object.uid, run.number, &run.spec_hash);
+    let found = context.call("get the ConfigMap of a run that goes on", api.get_opt(&name)).await?;
+    let data = found.and_then(|found| found.data).unwrap_or_default();
+    let read = data
+        .get(labels::SPEC_FILE)
+        .zip(data.get(labels::SCRIPT_FILE))
+        .and_then(|(spec, script)| Pinned::read(spec, script, &run.spec_hash));
+    let pinned = read.map(|pinned| (run.number, Arc::new(pinned)));
+    context.world.remember(&object.uid, |memory| memory.pinned.clone_from(&pinned));
+    Ok(pinned)
 }
 
 /// Asks by name for every pod that the status names and the watch does not show: its labels may have been stripped, and

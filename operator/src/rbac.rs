@@ -49,8 +49,8 @@ pub const CLUSTER: &[Rule] = &[
         group: GROUP,
         resource: "scriptrunners",
         names: &[],
-        verbs: &["get", "list", "watch"],
-        why: "What users ask for. Read only: the spec is theirs.",
+        verbs: &["get", "list", "watch", "delete"],
+        why: "What users ask for. The spec is theirs, never written; delete: what has ended goes after ttlSecondsAfterFinished.",
     },
     Rule {
         group: GROUP,

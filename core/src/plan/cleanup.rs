@@ -2,19 +2,23 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scriptrunner_api::{
     reason::NodeReason,
-    v1alpha1::{NodeState, NodeStatus},
+    v1alpha1::{NodeState, NodeStatus, PodCleanupPolicy},
 };
 
 use super::{
-    Action, Draft, entry, run,
+    Action, Draft,
+    attempts::ended_at,
+    entry, run,
     runners::{Runner, Runners},
     warm::{Readiness, Warm, is_idle},
 };
 use crate::{
     in_step::InStep,
     observed::{ContainerFacts, Observed, PodFacts, Presence},
+    pod::PodSettings,
     validate::ValidRun,
 };
 
@@ -33,24 +37,31 @@ pub(super) fn delete_everything(observed: &Observed) -> Vec<Action> {
 
 /// Pods and ConfigMaps that nothing needs any more, judged by the stored status alone.
 pub(super) fn surplus(
-    draft: &Draft<'_>,
+    draft: &mut Draft<'_>,
     observed: &Observed,
     runners: &Runners<'_>,
+    settings: &PodSettings,
     accepted: Option<&ValidRun>,
     warm: Option<&Warm>,
 ) -> Vec<Action> {
     let Some(stored) = &observed.previous else { return Vec::new() };
     let Some(stored_run) = &stored.run else { return Vec::new() };
+    let rules = Rules {
+        run: stored_run.number,
+        policy: observed.object.spec.pod_cleanup_policy.unwrap_or_default(),
+        kept: SignedDuration::from_secs(i64::from(settings.kept_pod_seconds)),
+        now: draft.now,
+        warm,
+    };
     let mut entries = InStep::new(&stored.nodes);
-    let mut actions: Vec<Action> = runners
-        .all()
-        .iter()
-        .filter(|runner| is_deletable(runner.pod))
-        .filter_map(|runner| {
-            let stored = entries.get(&runner.pod.node);
-            Some(delete(runner.pod, why_surplus(runner, stored_run.number, stored, warm)?))
-        })
-        .collect();
+    let mut actions = Vec::new();
+    for runner in runners.all().iter().filter(|runner| is_deletable(runner.pod)) {
+        match rules.judge(runner, entries.get(&runner.pod.node)) {
+            Fate::Surplus(why) => actions.push(delete(runner.pod, why)),
+            Fate::KeptUntil(when) => draft.look_again_at(when),
+            Fate::Needed => {}
+        }
+    }
     let wanted = run::wanted_config_maps(draft, accepted, observed);
     let used: BTreeSet<u64> =
         observed.pods.iter().filter(|pod| pod.presence != Presence::Gone).map(|pod| pod.run).collect();
@@ -74,52 +85,113 @@ fn delete(pod: &PodFacts, why: &'static str) -> Action {
     Action::DeletePod { name: pod.name.clone(), uid: pod.uid.clone(), why, is_over }
 }
 
-/// Why a pod is surplus by what is stored; none if it is still needed or its outcome is not stored yet.
-fn why_surplus(
-    runner: &Runner<'_>,
-    stored_run: u64,
-    stored: Option<&NodeStatus>,
-    warm: Option<&Warm>,
-) -> Option<&'static str> {
-    let (pod, part) = (runner.pod, runner.part);
-    let Some(stored) = stored.filter(|stored| stored.node_id == pod.node_id) else {
-        return (part.run < stored_run || pod.has_ended()).then_some("its node is no longer part of the run");
-    };
-    let is_named = runner.is_named_by(stored);
-    if part.run < stored_run {
-        if is_awaited(runner, stored, stored_run, warm) {
-            return None;
+/// What becomes of a pod.
+enum Fate {
+    /// It is deleted, for this reason.
+    Surplus(&'static str),
+    /// It is kept for a look until then.
+    KeptUntil(Timestamp),
+    /// Its outcome is not stored yet, or something depends on it.
+    Needed,
+}
+
+/// What is the same for every pod.
+struct Rules<'a> {
+    /// The stored run.
+    run: u64,
+    /// Which ended pods are deleted.
+    policy: PodCleanupPolicy,
+    /// How long a failed pod is kept.
+    kept: SignedDuration,
+    now: Timestamp,
+    warm: Option<&'a Warm>,
+}
+
+impl Rules<'_> {
+    /// Judges a pod by the stored entry of its node.
+    fn judge(&self, runner: &Runner<'_>, stored: Option<&NodeStatus>) -> Fate {
+        let (pod, part) = (runner.pod, runner.part);
+        let Some(stored) = stored.filter(|stored| stored.node_id == pod.node_id) else {
+            let is_out = part.run < self.run || pod.has_ended();
+            return if is_out {
+                Fate::Surplus("its node is no longer part of the run")
+            } else {
+                Fate::Needed
+            };
+        };
+        if part.run < self.run {
+            return self.judge_older(runner, stored);
         }
+        if runner.is_named_by(stored) {
+            if let Some(stop) = entry::stop_of(stored) {
+                return Fate::Surplus(stop.cause());
+            }
+            let is_given_up = entry::has_given_up_order(stored) && runner.live().is_none();
+            return if is_given_up { Fate::Surplus("its idle runner was not reached") } else { Fate::Needed };
+        }
+        if part.run > stored.run || part.attempt > stored.attempts {
+            return Fate::Needed;
+        }
+        if part.attempt < stored.attempts {
+            return Fate::Surplus("a newer attempt replaced it");
+        }
+        self.judge_newest(runner, stored)
+    }
+
+    /// Judges a pod of an older run.
+    fn judge_older(&self, runner: &Runner<'_>, stored: &NodeStatus) -> Fate {
         // A named pod that has ended first has its end stored.
-        return (!is_named || !pod.has_ended()).then_some("a newer run came first");
-    }
-    if is_named {
-        if entry::is_to_stop(stored) {
-            return Some("execution is Stopped");
+        let waits_for_store = runner.is_named_by(stored) && runner.pod.has_ended();
+        if waits_for_store || is_awaited(runner, stored, self.run, self.warm) {
+            return Fate::Needed;
         }
-        let is_given_up = entry::has_given_up_order(stored) && runner.live().is_none();
-        return is_given_up.then_some("its idle runner was not reached");
+        Fate::Surplus("a newer run came first")
     }
-    if part.run > stored.run {
-        return None;
-    }
-    if part.attempt < stored.attempts {
-        return Some("a newer attempt replaced it");
-    }
-    if part.attempt > stored.attempts {
-        return None;
-    }
-    match stored.node_state() {
-        // Its runner ends by itself when its idle time is over.
-        NodeState::Succeeded if is_idle(runner, stored) && !pod.has_ended() => None,
-        NodeState::Succeeded | NodeState::Stopped | NodeState::Skipped | NodeState::Unknown => Some(STORED),
-        // A failed script's pod is kept for a look, until the next run.
-        NodeState::Failed => (!is_worth_a_look(pod, stored)).then_some("it did not start in time"),
-        NodeState::Pending => {
-            (entry::reason(stored) != Some(NodeReason::NameConflict)).then_some("another pod replaces it")
+
+    /// Judges the pod of the entry's own attempt, whose outcome is stored.
+    fn judge_newest(&self, runner: &Runner<'_>, stored: &NodeStatus) -> Fate {
+        let pod = runner.pod;
+        match stored.node_state() {
+            // Its runner ends by itself when its idle time is over.
+            NodeState::Succeeded if is_idle(runner, stored) && !pod.has_ended() => Fate::Needed,
+            NodeState::Succeeded | NodeState::Stopped | NodeState::Skipped | NodeState::Unknown => {
+                let is_kept = self.policy == PodCleanupPolicy::Never && pod.has_ended();
+                if is_kept { Fate::Needed } else { Fate::Surplus(STORED) }
+            }
+            NodeState::Failed => self.judge_failed(runner, stored),
+            NodeState::Pending => match entry::reason(stored) {
+                Some(NodeReason::NameConflict) => Fate::Needed,
+                // Kept until the next attempt: it can be looked at, and says when it ended.
+                Some(NodeReason::BackingOff)
+                    if pod.has_ended() && self.policy != PodCleanupPolicy::Always =>
+                {
+                    Fate::Needed
+                }
+                Some(_) | None => Fate::Surplus("another pod replaces it"),
+            },
+            // An endless repetition: kept until the next pod exists, because it holds the time of its start.
+            NodeState::Running | NodeState::Starting => Fate::Needed,
         }
-        // An endless repetition: kept until the next pod exists, because it holds the time of its start.
-        NodeState::Running | NodeState::Starting => None,
+    }
+
+    /// Judges the pod of a failed node: it is kept for a look, but not for ever.
+    fn judge_failed(&self, runner: &Runner<'_>, stored: &NodeStatus) -> Fate {
+        if !is_worth_a_look(runner.pod, stored) {
+            return Fate::Surplus("it did not start in time");
+        }
+        match self.policy {
+            PodCleanupPolicy::Never => Fate::Needed,
+            PodCleanupPolicy::Always => Fate::Surplus(STORED),
+            PodCleanupPolicy::OnSuccess => {
+                let Some(ended) = ended_at(runner) else { return Fate::Needed };
+                let until = ended.saturating_add(self.kept).unwrap_or(Timestamp::MAX);
+                if until > self.now {
+                    Fate::KeptUntil(until)
+                } else {
+                    Fate::Surplus("it was kept long enough")
+                }
+            }
+        }
     }
 }
 

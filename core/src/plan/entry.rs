@@ -16,9 +16,6 @@ use crate::{
 /// Longest message of an entry, in bytes.
 pub(super) const MAX_MESSAGE_BYTES: usize = 512;
 
-/// What the entry of a pod says that is to end.
-const TOLD_TO_STOP: &str = "execution is Stopped: the pod is told to end";
-
 /// Puts the entry into a state, with its reason and message.
 pub(super) fn set(entry: &mut NodeStatus, state: NodeState, reason: Option<NodeReason>, message: &str) {
     state.as_str().clone_into(&mut entry.state);
@@ -48,7 +45,8 @@ pub(super) fn reset_for_run(entry: &mut NodeStatus, run: u64) {
     }
     set(entry, NodeState::Pending, None, "");
     entry.run = run;
-    entry.attempts = 0;
+    entry.held_for = 0;
+    (entry.attempts, entry.retries, entry.interruptions) = (0, 0, 0);
     entry.serial = 0;
     entry.exit_code = None;
     entry.signal = None;
@@ -64,32 +62,89 @@ pub(super) fn reach_attempt(entry: &mut NodeStatus, attempt: u32) {
 
 /// The pod of the entry's attempt is not over.
 pub(super) fn begin(entry: &mut NodeStatus, pod_id: &str, state: NodeState, message: &str) {
-    let is_to_stop = is_to_stop(entry) && entry.pod_id.as_deref() == Some(pod_id);
+    let is_told = stop_of(entry).filter(|_| entry.pod_id.as_deref() == Some(pod_id));
     pod_id.clone_into(entry.pod_id.get_or_insert_default());
-    if is_to_stop {
-        set(entry, state, Some(NodeReason::Stopped), TOLD_TO_STOP);
+    if let Some(stop) = is_told {
+        tell_to_stop(entry, state, stop);
     } else {
         set(entry, state, None, message);
     }
 }
 
-/// The pod that the entry names is to end, because the user stops the run. It is told so only once this is stored: then its
-/// end is taken for a stop whatever the user wants by then, and the node may go on in another pod.
-pub(super) fn stop(entry: &mut NodeStatus) {
+/// Why the operator itself ends a pod at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The user stops the run; the node may go on in another pod.
+    ByUser,
+    /// The run took too long; that is the node's end.
+    Overdue,
+}
+
+impl Stop {
+    /// The reason in the entry while the pod is to end, and after that.
+    pub(super) fn reason(self) -> NodeReason {
+        match self {
+            Self::ByUser => NodeReason::Stopped,
+            Self::Overdue => NodeReason::ActiveDeadlineExceeded,
+        }
+    }
+
+    /// Why, in a few words.
+    pub(super) fn cause(self) -> &'static str {
+        match self {
+            Self::ByUser => "execution is Stopped",
+            Self::Overdue => "the run took longer than activeDeadlineSeconds",
+        }
+    }
+}
+
+/// The pod that the entry names is to end. It is told so only once this is stored: then its end is taken for a stop whatever
+/// the user wants by then.
+pub(super) fn stop(entry: &mut NodeStatus, stop: Stop) {
     let state = entry.node_state();
-    set(entry, state, Some(NodeReason::Stopped), TOLD_TO_STOP);
+    tell_to_stop(entry, state, stop);
+}
+
+fn tell_to_stop(entry: &mut NodeStatus, state: NodeState, stop: Stop) {
+    set(entry, state, Some(stop.reason()), &format!("{}: the pod is told to end", stop.cause()));
+}
+
+/// Why the pod that the entry names is to end; none if it is not.
+pub(super) fn stop_of(entry: &NodeStatus) -> Option<Stop> {
+    (entry.node_state().is_active() && entry.pod_id.is_some()).then_some(())?;
+    [Stop::ByUser, Stop::Overdue].into_iter().find(|stop| reason(entry) == Some(stop.reason()))
 }
 
 /// Whether the pod that the entry names is to end.
 pub(super) fn is_to_stop(entry: &NodeStatus) -> bool {
-    entry.node_state().is_active() && entry.pod_id.is_some() && reason(entry) == Some(NodeReason::Stopped)
+    stop_of(entry).is_some()
+}
+
+/// The node failed and is tried again.
+pub(super) fn back_off(entry: &mut NodeStatus) {
+    let why = [&entry.reason, &entry.message].map(String::as_str).into_iter().filter(|text| !text.is_empty());
+    let why = why.collect::<Vec<_>>().join(", ");
+    let message = format!("attempt {} failed ({why}); the next follows after a pause", entry.attempts);
+    entry.retries = entry.retries.saturating_add(1);
+    set(entry, NodeState::Pending, Some(NodeReason::BackingOff), &message);
+}
+
+/// The node was interrupted and goes on in another pod.
+pub(super) fn resume(entry: &mut NodeStatus) {
+    let message = format!(
+        "attempt {} was interrupted; the node goes on in another pod: {}",
+        entry.attempts, entry.message
+    );
+    entry.interruptions = entry.interruptions.saturating_add(1);
+    let reason = reason(entry);
+    set(entry, NodeState::Pending, reason, &message);
 }
 
 /// Whether the node has begun to execute the run and waits for its next pod.
 pub(super) fn is_between_pods(entry: &NodeStatus) -> bool {
     entry.node_state() == NodeState::Pending
         && entry.pod_id.is_none()
-        && (entry.serial > 0 || is_suspended(entry))
+        && (entry.serial > 0 || entry.retries > 0 || entry.interruptions > 0 || is_suspended(entry))
 }
 
 /// Whether the node was paused or stopped by the user and has no pod: it may go on in another one, unless it is gone and has
@@ -297,7 +352,7 @@ pub(super) fn leave(entry: &mut NodeStatus) -> bool {
     let state = if newest.succeeded() { NodeState::Succeeded } else { NodeState::Failed };
     set(entry, state, NodeReason::parse(&newest.reason), "");
     entry.run = newest.run;
-    entry.attempts = newest.attempt;
+    (entry.attempts, entry.retries, entry.interruptions) = (newest.attempt, 0, 0);
     entry.serial = newest.serial;
     entry.exit_code = newest.exit_code;
     entry.signal = newest.signal;

@@ -7,13 +7,16 @@ use scriptrunner_api::{
 };
 
 use super::{
-    Action, Draft, entry,
+    Action, Draft,
+    attempts::{backed_off_until, is_interrupted},
+    entry,
     runners::{Runner, Runners},
     stored_entry,
+    targets::is_cordoned,
     warm::{Readiness, Warm, is_idle},
 };
 use crate::{
-    halt::{Halt, Tally},
+    halt::{Halt, Tally, is_overdue},
     in_step::InStep,
     names::pod_name,
     observed::{ContainerFacts, NodeFacts, Observed},
@@ -80,7 +83,11 @@ pub(super) fn start(
         {
             continue;
         }
-        if let Some(when) = held_until(node_entry, on_node).filter(|when| *when > draft.now) {
+        // Whoever drains the node wants it empty; how long that is waited for, the start deadline says.
+        if is_interrupted(node_entry) && is_cordoned(node) {
+            continue;
+        }
+        if let Some(when) = held_until(node_entry, on_node, settings).filter(|when| *when > draft.now) {
             looks.push(when);
             continue;
         }
@@ -120,9 +127,10 @@ fn is_halted(draft: &Draft<'_>, run: &ValidRun, observed: &Observed) -> bool {
         .previous
         .as_ref()
         .filter(|previous| previous.run.as_ref().is_some_and(|stored| stored.number == number))
-        .map(|previous| Tally::of_counters(previous));
-    let tallies = [Some(Tally::of_entries(&draft.status.nodes, number)), stored];
-    tallies.into_iter().flatten().any(|tally| Halt::of(run, tally).is_some())
+        .map(|previous| Tally::of(previous));
+    let tallies = [Some(Tally::of(&draft.status)), stored];
+    let is_overdue = is_overdue(run, &draft.status, draft.now);
+    tallies.into_iter().flatten().any(|tally| Halt::of(run, tally, is_overdue).is_some())
 }
 
 /// Whether what is stored of the node names no pod and waits for none.
@@ -158,7 +166,7 @@ fn mark_conflict(node_entry: &mut NodeStatus, target: &Target, run: &ValidRun, o
 fn free_slots(draft: &Draft<'_>, run: &ValidRun, runners: &Runners<'_>) -> usize {
     let Some(parallelism) = run.parallelism else { return usize::MAX };
     let number = draft.run_number();
-    let desired = draft.status.nodes.values().filter(|node_entry| node_entry.run == number).count();
+    let desired = draft.status.nodes.values().filter(|node_entry| node_entry.is_in(number)).count();
     let mut entries = InStep::new(&draft.status.nodes);
     let busy = runners
         .all()
@@ -205,15 +213,18 @@ fn may_follow(node_entry: &NodeStatus, stored: Option<&NodeStatus>, runners: &[R
 }
 
 /// Until when the next pod is held back, so that pods that end at once do not follow each other without pause.
-fn held_until(node_entry: &NodeStatus, runners: &[Runner<'_>]) -> Option<Timestamp> {
-    let newest = runners
+fn held_until(node_entry: &NodeStatus, runners: &[Runner<'_>], settings: &PodSettings) -> Option<Timestamp> {
+    let runner = runners
         .iter()
         .filter(|runner| runner.part.run == node_entry.run && runner.pod.node_id == node_entry.node_id)
-        .max_by_key(|runner| runner.part.attempt)?
-        .pod;
+        .max_by_key(|runner| runner.part.attempt)?;
+    let newest = runner.pod;
     let created = newest.created?;
     match node_entry.node_state() {
         NodeState::Pending if entry::reason(node_entry) == Some(NodeReason::PodRefused) => None,
+        NodeState::Pending if entry::reason(node_entry) == Some(NodeReason::BackingOff) => {
+            backed_off_until(node_entry, runner, settings.retry_seconds)
+        }
         NodeState::Pending => {
             let delay = SignedDuration::from_secs(1 << newest.attempt.min(10)).min(LONGEST_REPLACEMENT_DELAY);
             created.checked_add(delay).ok()

@@ -1,14 +1,16 @@
 //! Whether a spec is accepted, and whether it is a new run. Pure.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::borrow::Cow;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use scriptrunner_api::{
     labels,
     pinned::HASH_ALGORITHM,
     reason::ConditionReason,
-    v1alpha1::{NodeState, RecentRun, RunStatus, ScriptRunnerStatus},
+    v1alpha1::{InterruptionPolicy, NodeState, RecentRun, RunStatus, ScriptRunnerStatus, UpdatePolicy},
 };
 
-use super::{Action, Draft, targets};
+use super::{Action, Draft, rerun, targets};
 use crate::{
     names::config_map_name,
     observed::Observed,
@@ -19,15 +21,27 @@ use crate::{
 
 /// Runs kept in `recentRuns`.
 const RECENT_RUNS: usize = 10;
+/// What started a run: the object was created.
+const TRIGGER_CREATED: &str = "Created";
+/// What started a run: what runs was edited.
+const TRIGGER_SPEC_CHANGED: &str = "SpecChanged";
+/// What started a run: `rerun.at` was set to a later time.
+pub(super) const TRIGGER_RERUN: &str = "Rerun";
 /// What an entry takes to say which run the pod that it waits for goes on with, a run of six digits.
 const POD_RUN_BYTES: usize = "\"podRun\":999999,".len();
+/// What an entry takes to count further attempts after failures, and after interruptions.
+const RETRIES_BYTES: usize = "\"retries\":100,".len();
+const INTERRUPTIONS_BYTES: usize = "\"interruptions\":999,".len();
+/// What an entry takes to say which run it stands for, one of six digits.
+const HELD_FOR_BYTES: usize = "\"heldFor\":999999,".len();
 
-/// The run if nothing outside the spec stands against it.
+/// The run if nothing outside the spec stands against it: the spec's own or, while an edit of what runs waits for a rerun, the
+/// current one with the rest of the spec.
 pub(super) fn accept<'a>(
     valid: &'a Result<ValidRun, Refusal>,
     observed: &Observed,
-) -> Result<&'a ValidRun, Refusal> {
-    let run = valid.as_ref().map_err(Clone::clone)?;
+) -> Result<Cow<'a, ValidRun>, Refusal> {
+    let run = wanted(valid.as_ref().map_err(Clone::clone)?, observed)?;
     let object = &observed.object;
     if run.pinned.mode.is_privileged() && !observed.namespace_privileged {
         let mode = run.pinned.mode.as_str();
@@ -41,8 +55,37 @@ pub(super) fn accept<'a>(
             ),
         });
     }
-    check_size(run, observed)?;
+    check_size(&run, observed)?;
     Ok(run)
+}
+
+/// What is to run now, by the spec and its update policy.
+fn wanted<'a>(run: &'a ValidRun, observed: &Observed) -> Result<Cow<'a, ValidRun>, Refusal> {
+    let Some(number) = held_back(run, observed) else { return Ok(Cow::Borrowed(run)) };
+    match &observed.pinned {
+        Some((of_run, pinned)) if *of_run == number => Ok(Cow::Owned(run.pinned_to(pinned))),
+        Some(_) | None => Err(Refusal {
+            reason: ConditionReason::InputChanged,
+            message: format!(
+                "what run {number} is pinned to is lost, and the edited spec waits because updatePolicy is OnRerun; set rerun.at to a later time to run it"
+            ),
+        }),
+    }
+}
+
+/// Number of the current run if the spec says that something else runs and that this waits for a rerun.
+pub fn held_back(run: &ValidRun, observed: &Observed) -> Option<u64> {
+    let current = observed.previous.as_ref()?.run.as_ref()?;
+    let waits = run.updates == UpdatePolicy::OnRerun
+        && current.spec_hash != run.spec_hash
+        && !asks_for_rerun(run, current);
+    waits.then_some(current.number)
+}
+
+/// Whether the spec has a later time in `rerun.at` than every one before.
+fn asks_for_rerun(run: &ValidRun, current: &RunStatus) -> bool {
+    let known = current.rerun_at.as_ref().map(|at| at.0.as_second());
+    run.rerun.as_ref().is_some_and(|rerun| known.is_none_or(|known| rerun.at_seconds > known))
 }
 
 /// Whether even the shortest status of all desired nodes fits beside the spec.
@@ -52,7 +95,7 @@ fn check_size(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
     let previous = observed.previous.as_ref().and_then(|previous| previous.run.as_ref());
     let number = previous.map_or(0, |run| run.number) + 1;
     let fits = |names: &[&str]| {
-        let parts = if run.limits.idle_seconds > 0 { names.len() * POD_RUN_BYTES } else { 0 };
+        let parts = names.len() * optional_bytes(run);
         budget::floor_fits(names.iter().copied(), number, run.pinned.executions(), other_bytes + parts)
     };
     if fits(&names) {
@@ -69,6 +112,21 @@ fn check_size(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
         names.len()
     );
     Err(Refusal { reason: ConditionReason::TooManyNodes, message })
+}
+
+/// What an entry takes, beside what every one has, for what the spec uses.
+fn optional_bytes(run: &ValidRun) -> usize {
+    let counts_interruptions =
+        run.attempts.interruption == InterruptionPolicy::Retry && run.pinned.executions().is_some();
+    [
+        (run.limits.idle_seconds > 0, POD_RUN_BYTES),
+        (run.attempts.backoff_limit > 0, RETRIES_BYTES),
+        (counts_interruptions, INTERRUPTIONS_BYTES),
+        (run.rerun.is_some(), HELD_FOR_BYTES),
+    ]
+    .into_iter()
+    .filter_map(|(is_used, bytes)| is_used.then_some(bytes))
+    .sum()
 }
 
 /// What stands against a run although its spec is accepted: its inputs cannot be made, because their name is taken. It is
@@ -94,10 +152,13 @@ pub(super) fn advance(
             && (!needs_inputs(draft, observed) || inputs_exist(draft.run_number(), run, observed, actions));
     };
     let newest_pod = observed.pods.iter().map(|pod| pod.run).max().unwrap_or(0);
-    let number = draft.run_number().max(newest_pod) + 1;
+    let before = draft.run_number();
+    let number = before.max(newest_pod) + 1;
     if !inputs_exist(number, run, observed, actions) {
         return false;
     }
+    let used = draft.status.run.as_ref().and_then(|run| run.rerun_at.as_ref()).map(|at| at.0);
+    let asked = run.rerun.as_ref().and_then(|rerun| Timestamp::from_second(rerun.at_seconds).ok());
     close_current_run(&mut draft.status);
     draft.status.run = Some(RunStatus {
         number,
@@ -106,18 +167,25 @@ pub(super) fn advance(
         script_digest: run.pinned.script_sha256.clone(),
         start_time: Time(draft.now),
         completion_time: None,
-        rerun_at: None,
+        // One that was used is never used again, whatever the spec goes back to.
+        rerun_at: used.max(asked).map(Time),
     });
+    if let Some(rerun) = run.rerun.as_ref().filter(|_| trigger == TRIGGER_RERUN) {
+        rerun::begin(draft, rerun, before, number);
+    }
     draft.status.accepted_generation = Some(object.generation);
     true
 }
 
-/// What makes the spec a new run: none if it is the current one.
+/// What makes the spec a new run: none if it is the current one. An edit together with a rerun is an edit: it is for all nodes.
 fn trigger(status: &ScriptRunnerStatus, run: &ValidRun, generation: i64) -> Option<&'static str> {
-    let Some(current) = &status.run else { return Some("Created") };
+    let Some(current) = &status.run else { return Some(TRIGGER_CREATED) };
     let same_algorithm = current.spec_hash.split(':').next() == Some(HASH_ALGORITHM);
-    let edited = status.accepted_generation != Some(generation);
-    (edited && same_algorithm && current.spec_hash != run.spec_hash).then_some("SpecChanged")
+    let is_edited = same_algorithm && current.spec_hash != run.spec_hash;
+    if asks_for_rerun(run, current) {
+        return Some(if is_edited { TRIGGER_SPEC_CHANGED } else { TRIGGER_RERUN });
+    }
+    (is_edited && status.accepted_generation != Some(generation)).then_some(TRIGGER_SPEC_CHANGED)
 }
 
 /// Whether the run's ConfigMap exists; asks for it otherwise.
@@ -143,7 +211,7 @@ fn close_current_run(status: &mut ScriptRunnerStatus) {
         let entries = status
             .nodes
             .values()
-            .filter(|entry| entry.run == run.number && state.contains(&entry.node_state()));
+            .filter(|entry| entry.is_in(run.number) && state.contains(&entry.node_state()));
         u32::try_from(entries.count()).unwrap_or(u32::MAX)
     };
     let recent = RecentRun {

@@ -9,11 +9,14 @@ use scriptrunner_api::{
 };
 
 use super::{
-    Draft, entry,
+    Draft,
+    attempts::{ended_at, is_interrupted},
+    entry,
     runners::{Heard, Runner, Runners},
+    targets::is_cordoned,
 };
 use crate::{
-    halt::{Halt, Tally},
+    halt::{Halt, Tally, is_overdue},
     in_step::InStep,
     observed::{NodeFacts, Observed},
     results::{
@@ -81,9 +84,11 @@ impl Rules<'_> {
 
 /// Whether the current run repeats endlessly. The live spec tells only while it is what the run is pinned to.
 fn is_endless(draft: &Draft<'_>, observed: &Observed) -> bool {
-    let spec = &observed.object.spec;
-    spec.repeat.as_ref().is_some_and(|repeat| repeat.count.is_none())
-        && draft.status.run.as_ref().is_some_and(|run| run.spec_hash == PinnedSpec::of(spec).spec_hash())
+    let Some(run) = &draft.status.run else { return false };
+    let live = PinnedSpec::of(&observed.object.spec);
+    let held = observed.pinned.as_ref().filter(|(number, _)| *number == run.number);
+    let pinned = [Some(&live), held.map(|(_, pinned)| &pinned.spec)].into_iter().flatten();
+    pinned.into_iter().any(|pinned| pinned.executions().is_none() && pinned.spec_hash() == run.spec_hash)
 }
 
 /// A gone node that never started in the run is not desired any more.
@@ -251,8 +256,8 @@ fn vanish(node_entry: &mut NodeStatus, rules: &Rules<'_>) {
 /// Takes in the end of the entry's own pod.
 fn end(node_entry: &mut NodeStatus, outcome: Outcome, failures_before: u64, rules: &Rules<'_>) {
     let is_cut = matches!(outcome.state, NodeState::Stopped | NodeState::Unknown);
-    if entry::is_to_stop(node_entry) && (is_cut || outcome.handed_over) {
-        let (state, reason) = (NodeState::Stopped, Some(NodeReason::Stopped));
+    if let Some(stop) = entry::stop_of(node_entry).filter(|_| is_cut || outcome.handed_over) {
+        let (state, reason) = (NodeState::Stopped, Some(stop.reason()));
         let stopped = Outcome { state, reason, ..outcome };
         entry::end(node_entry, &stopped, failures_before, rules.history_limit);
         return;
@@ -295,12 +300,13 @@ pub(super) fn enforce_start_deadlines(
     };
     let now = draft.now;
     let mut looks = Vec::new();
-    let mut tally = Tally::of_entries(&draft.status.nodes, number);
+    let is_overdue = is_overdue(run, &draft.status, now);
+    let mut tally = Tally::of(&draft.status);
     let (mut walk, mut nodes) = (runners.walk(), InStep::new(&observed.nodes));
     let entries = draft.status.nodes.iter_mut().filter(|(_, node_entry)| node_entry.run == number);
     for (name, node_entry) in entries {
         let Some(node) = nodes.get(name) else { continue };
-        if node_entry.node_state() == NodeState::Pending && Halt::of(run, tally).is_some() {
+        if node_entry.node_state() == NodeState::Pending && Halt::of(run, tally, is_overdue).is_some() {
             continue;
         }
         let Some((since, reason, message)) = waits_for(node, node_entry, walk.on(name), observed, run_start)
@@ -312,7 +318,9 @@ pub(super) fn enforce_start_deadlines(
                 looks.push(deadline);
                 continue;
             }
-            _ if reason == NodeReason::Unreachable => give_up(node_entry, reason, &message),
+            _ if matches!(reason, NodeReason::Unreachable | NodeReason::Unschedulable) => {
+                give_up(node_entry, reason, &message);
+            }
             _ => entry::set(node_entry, NodeState::Failed, Some(reason), &message),
         }
         tally.failures += 1;
@@ -366,6 +374,13 @@ fn waits_for(
         NodeState::Pending if entry::reason(node_entry) == Some(NodeReason::NameConflict) => {
             let conflict = observed.pod_conflicts.get(&node.name)?;
             Some((conflict.since, NodeReason::NameConflict, conflict.message.clone()))
+        }
+        NodeState::Pending if is_interrupted(node_entry) && is_cordoned(node) => {
+            let interrupted = runners.iter().find(|runner| runner.part.attempt == node_entry.attempts);
+            let cordoned = node.cordoned_since.unwrap_or(observed.since);
+            let since = cordoned.max(interrupted.and_then(ended_at).unwrap_or(cordoned));
+            let message = format!("{}; node {:?} stayed cordoned", node_entry.message, node.name);
+            Some((since, NodeReason::Unschedulable, message))
         }
         NodeState::Pending
         | NodeState::Running

@@ -1,4 +1,4 @@
-//! What becomes of nodes while the user pauses or stops the run, and when it goes on. Pure.
+//! What becomes of nodes while the user pauses or stops the run, when it goes on, and when it has taken too long. Pure.
 //!
 //! **Invariant:** a pod is told to end only once its entry says so in the stored status. So its end is known for a stop by
 //! whoever sees it, and its node goes on when the user wants that, also if that was before the pod's end.
@@ -9,10 +9,11 @@ use scriptrunner_api::{
 };
 
 use super::{
-    Action, Draft, entry,
+    Action, Draft,
+    entry::{self, Stop},
     runners::{Runner, Runners},
 };
-use crate::{in_step::InStep, validate::ValidRun};
+use crate::{halt::deadline, in_step::InStep, validate::ValidRun};
 
 /// Brings the entries of the run in line with what the user wants.
 pub(super) fn apply(draft: &mut Draft<'_>, run: &ValidRun) {
@@ -33,8 +34,24 @@ pub(super) fn apply(draft: &mut Draft<'_>, run: &ValidRun) {
                 let message = "execution is Stopped; what remains goes on once it is Active";
                 wait(node_entry, Some(NodeReason::Stopped), message);
             }
-            DesiredExecution::Stopped if node_entry.node_state().is_active() => entry::stop(node_entry),
+            DesiredExecution::Stopped if node_entry.node_state().is_active() => {
+                entry::stop(node_entry, Stop::ByUser);
+            }
             DesiredExecution::Active | DesiredExecution::Paused | DesiredExecution::Stopped => {}
+        }
+    }
+}
+
+/// Tells what executes to end once the run has taken too long.
+pub(super) fn enforce_deadline(draft: &mut Draft<'_>, run: &ValidRun) {
+    let Some(deadline) = deadline(run, &draft.status) else { return };
+    if deadline > draft.now {
+        return draft.look_again_at(deadline);
+    }
+    let number = draft.run_number();
+    for node_entry in draft.status.nodes.values_mut().filter(|node_entry| node_entry.run == number) {
+        if node_entry.node_state().is_active() && !entry::is_to_stop(node_entry) {
+            entry::stop(node_entry, Stop::Overdue);
         }
     }
 }

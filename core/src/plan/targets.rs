@@ -11,9 +11,9 @@ use scriptrunner_api::{
     v1alpha1::{LabelOperator, LabelSelector, NewNodePolicy, NodeState, NodeStatus},
 };
 
-pub(crate) use self::judgement::TOLERATED_TAINTS;
-use self::judgement::{Judgement, judge_node, new_node, not_found};
-use super::{Draft, entry, runners::Runners};
+use self::judgement::{Judgement, judge_node, new_node, not_found, out_of_scope};
+pub(crate) use self::judgement::{TOLERATED_TAINTS, is_cordoned};
+use super::{Draft, entry, run::TRIGGER_RERUN, runners::Runners};
 use crate::{
     in_step::InStep,
     observed::{NodeFacts, Observed, PodFacts},
@@ -28,6 +28,8 @@ struct Rules<'a> {
     run: u64,
     /// Whether nodes that the run does not know yet are new, and new nodes are ignored.
     ignores_new: bool,
+    /// Whether the run is a rerun: the nodes that it was begun with are drawn first.
+    is_rerun: bool,
     /// Whether stored entries were lost, so that one that is missing may have been run.
     status_lost: bool,
 }
@@ -59,6 +61,7 @@ pub(super) fn judge(draft: &mut Draft<'_>, run: &ValidRun, observed: &Observed, 
         targets,
         run: draft.run_number(),
         ignores_new: targets.new_nodes == NewNodePolicy::Ignore && is_under_way(draft, observed),
+        is_rerun: draft.status.run.as_ref().is_some_and(|run| run.trigger == TRIGGER_RERUN),
         status_lost: lost_entries(draft, observed),
     };
     if !rules.status_lost {
@@ -164,7 +167,7 @@ impl Rules<'_> {
         if let Some(node) = another_node {
             *node_entry = NodeStatus { node_id: node.id.clone(), ..NodeStatus::default() };
         }
-        if is_empty || another_node.is_some() || node_entry.run < self.run {
+        if is_empty || another_node.is_some() || !node_entry.is_in(self.run) {
             entry::reset_for_run(node_entry, self.run);
             if is_empty && self.status_lost {
                 entry::set(
@@ -178,7 +181,7 @@ impl Rules<'_> {
                 entry::set(node_entry, NodeState::Pending, Some(NodeReason::NewNode), "");
             }
         }
-        if is_unstarted(node_entry) {
+        if node_entry.run == self.run && is_unstarted(node_entry) {
             put(node_entry, self.judge(node_entry, node));
         }
     }
@@ -187,11 +190,13 @@ impl Rules<'_> {
     fn judge(&self, node_entry: &NodeStatus, node: Option<&NodeFacts>) -> Judgement {
         let ignores_new = self.targets.new_nodes == NewNodePolicy::Ignore;
         match node {
+            None if entry::reason(node_entry) == Some(NodeReason::OutOfScope) => out_of_scope(),
             None => not_found(self.targets),
             // Before all other reasons: they may pass, and the node is still new.
             Some(_) if ignores_new && entry::reason(node_entry) == Some(NodeReason::NewNode) => {
                 new_node(self.run)
             }
+            Some(_) if entry::reason(node_entry) == Some(NodeReason::OutOfScope) => out_of_scope(),
             Some(node) => judge_node(self.targets, node),
         }
     }
@@ -213,7 +218,7 @@ fn lost_entries(draft: &Draft<'_>, observed: &Observed) -> bool {
     let number = draft.run_number();
     observed.previous.as_ref().is_some_and(|previous| {
         let same_run = previous.run.as_ref().is_some_and(|run| run.number == number);
-        let entries = previous.nodes.values().filter(|entry| entry.run == number).count();
+        let entries = previous.nodes.values().filter(|entry| entry.is_in(number)).count();
         same_run && previous.desired as usize > entries
     })
 }

@@ -1,6 +1,8 @@
 //! Tests of plans against a toy cluster: actions are performed on plain data, the status is stored or not, pods are moved
 //! by hand. Every scenario can be cut at any action, as a crash would.
 
+mod again;
+mod attempts;
 mod execution;
 mod hung;
 mod large;

@@ -5,6 +5,7 @@ use crate::{adopt::pod_difference, validate::validate};
 
 fn object(spec: &str) -> ObjectFacts {
     ObjectFacts {
+        resource_version: "1".into(),
         namespace: "ns".into(),
         name: "a.long.name".into(),
         uid: "0c2c6f3e-0000-4000-8000-000000000001".into(),
@@ -53,6 +54,8 @@ fn pod_with(spec: &str, by_scheduler: bool, session: Option<SessionSettings>) ->
         token_lifetime_seconds: 3600,
         reconnect_seconds: 10,
         hung_after_seconds: 60,
+        retry_seconds: 10,
+        kept_pod_seconds: 86_400,
         session,
     };
     let target = Target { shape: shape(&object, &valid, &settings), ..target };

@@ -15,7 +15,7 @@ use super::{
     groups::{Answers, output_groups, remember},
 };
 use crate::{
-    halt::{Halt, Tally, is_early_end},
+    halt::{Halt, Tally, ended_early, is_overdue},
     observed::Observed,
     validate::{Refusal, ValidRun},
 };
@@ -34,7 +34,7 @@ pub fn assemble(
     let desired = status
         .nodes
         .iter()
-        .filter(|(_, entry)| entry.run == number)
+        .filter(|(_, entry)| entry.is_in(number))
         .map(|(name, entry)| (name.as_str(), entry));
     (status.output_groups, status.output_group_count) =
         output_groups(desired, &observed.known_answers, &status.output_groups, status.output_group_count);
@@ -52,7 +52,7 @@ fn count(status: &mut ScriptRunnerStatus) {
     let number = status.run.as_ref().map_or(0, |run| run.number);
     let [mut pending, mut active, mut succeeded, mut failed, mut skipped, mut unknown] = [0; 6];
     let mut failing = 0;
-    for entry in status.nodes.values().filter(|entry| number > 0 && entry.run == number) {
+    for entry in status.nodes.values().filter(|entry| number > 0 && entry.is_in(number)) {
         let counter = match entry.node_state() {
             NodeState::Pending => &mut pending,
             NodeState::Starting | NodeState::Running => {
@@ -97,7 +97,7 @@ fn conclude(
     let mut verdicts = vec![acceptance(accepted)];
     let over = status.desired > 0 && done(status) == status.desired && !may_go_on(status);
     let judged = accepted.as_ref().ok().filter(|run| is_current(status, run));
-    let halt = judged.and_then(|run| Halt::of(run, Tally::of_counters(status)));
+    let halt = judged.and_then(|run| Halt::of(run, Tally::of(status), is_overdue(run, status, now)));
     let was_over = status.run.as_ref().is_some_and(|run| run.completion_time.is_some());
     let failures = status.failed + status.unknown;
     // Of a run that was complete, nodes that came late are all that is held.
@@ -152,7 +152,7 @@ fn nothing_executes(status: &ScriptRunnerStatus) -> bool {
 }
 
 /// Whether a node of the run was stopped by the user and may go on.
-fn may_go_on(status: &ScriptRunnerStatus) -> bool {
+pub(crate) fn may_go_on(status: &ScriptRunnerStatus) -> bool {
     let number = status.run.as_ref().map_or(0, |run| run.number);
     let is_stopped = |entry: &NodeStatus| {
         entry.node_state() == NodeState::Stopped
@@ -160,13 +160,6 @@ fn may_go_on(status: &ScriptRunnerStatus) -> bool {
             && entry.gone_time.is_none()
     };
     status.nodes.values().any(|entry| entry.run == number && is_stopped(entry))
-}
-
-/// Whether the run is over without all its nodes being done.
-fn ended_early(status: &ScriptRunnerStatus) -> bool {
-    let failed = find(&status.conditions, ConditionType::Failed);
-    status.run.as_ref().is_some_and(|run| run.completion_time.is_some())
-        && failed.is_some_and(|failed| failed.status == "True" && is_early_end(&failed.reason))
 }
 
 /// That the run is not complete, and whether it failed, for one reason.

@@ -57,6 +57,7 @@ fn succeeded() -> ScriptRunnerStatus {
 fn sight(previous: &ScriptRunnerStatus) -> Sight {
     let object: Arc<ScriptRunner> = Arc::new(serde_json::from_value(object_json(7, previous)).unwrap());
     let facts = ObjectFacts {
+        resource_version: "7".to_owned(),
         namespace: "ns".to_owned(),
         name: "sr".to_owned(),
         uid: "u".to_owned(),
@@ -78,6 +79,7 @@ fn sight(previous: &ScriptRunnerStatus) -> Sight {
         config_map_conflict: None,
         pod_conflicts: BTreeMap::new(),
         sessions: BTreeMap::new(),
+        pinned: None,
         since: k8s_openapi::jiff::Timestamp::MIN,
     };
     Sight { observed, object, status_is_foreign: false }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use scriptrunner_api::v1alpha1::ScriptRunner;
-use scriptrunner_core::observed::PodConflict;
+use scriptrunner_core::{observed::PodConflict, validate::Pinned};
 
 /// What this process remembers of one object.
 #[derive(Default)]
@@ -24,6 +24,8 @@ pub struct Memory {
     pub room: usize,
     /// What the API server said when it last refused a child, until one is accepted.
     pub refusal: Option<String>,
+    /// What a run is pinned to, and which run, where the spec says something else.
+    pub pinned: Option<(u64, Arc<Pinned>)>,
     /// Why the run's ConfigMap cannot be made.
     pub config_map_conflict: Option<String>,
     /// Nodes whose pod's name is taken.

@@ -51,6 +51,12 @@ pub(super) fn new_node(run: u64) -> Judgement {
     Judgement::Skip(NodeReason::NewNode, message)
 }
 
+/// A rerun does not name the node, which had no answer in the run before.
+pub(super) fn out_of_scope() -> Judgement {
+    let message = "rerun.nodeNames does not have this node; it had not ended when the rerun began";
+    Judgement::Skip(NodeReason::OutOfScope, message.to_owned())
+}
+
 /// Whether a node is left out because somebody said so, whatever its condition.
 pub(super) fn exclusion(targets: &Targets, node: &NodeFacts) -> Option<Judgement> {
     if targets.excluded.contains(&node.name) {
@@ -104,7 +110,8 @@ pub(super) fn judge_node(targets: &Targets, node: &NodeFacts) -> Judgement {
     }
 }
 
-fn is_cordoned(node: &NodeFacts) -> bool {
+/// Whether the node is cordoned.
+pub(crate) fn is_cordoned(node: &NodeFacts) -> bool {
     // The taint follows the field, and may also be set by itself.
     node.unschedulable || node.taints.iter().any(|taint| taint.key == UNSCHEDULABLE_TAINT && repels(taint))
 }

@@ -40,35 +40,45 @@ pub(super) fn draw<'a>(
     let (mut nodes, mut known) = (InStep::new(&observed.nodes), InStep::new(entries));
     let (mut desired, mut candidates, mut all) = (Vec::new(), Vec::new(), 0);
     for name in names {
-        let own = known.get(name).filter(|entry| entry.run == rules.run);
-        let part = part(rules.targets, nodes.get(name), own);
+        let own = known.get(name).filter(|entry| entry.is_in(rules.run));
+        let part = part(rules.targets, nodes.get(name), own.filter(|entry| !may_be_put_out(rules, entry)));
         all += usize::from(!matches!(part, Part::Listed));
         match part {
             Part::Listed | Part::Started => desired.push(name),
             // A sample that ignores new nodes is drawn once.
-            Part::Candidate(node) if own.is_some() || !rules.ignores_new => candidates.push((name, node)),
+            Part::Candidate(node) if own.is_some() || !rules.ignores_new => {
+                candidates.push((name, node, own.is_some() && rules.is_rerun));
+            }
             Part::Replacement | Part::Candidate(_) => {}
         }
     }
     // Also those that match no more or are gone: they were run.
-    let started = entries.values().filter(|entry| entry.run == rules.run && !is_unstarted(entry)).count();
+    let started =
+        entries.values().filter(|entry| entry.is_in(rules.run) && !may_be_put_out(rules, entry)).count();
     let free = count.nodes(all).saturating_sub(started);
     if free < candidates.len() {
         // Nodes that cannot be run now come last, so that a small sample does not consist of them.
-        candidates.sort_by_cached_key(|(_, node)| {
+        candidates.sort_by_cached_key(|(_, node, is_own)| {
             let is_left_out = matches!(judge_node(rules.targets, node), Judgement::Skip(..));
-            (is_left_out, rank(rules.run, &node.uid))
+            // A rerun of some nodes is of those nodes, whatever the draw.
+            (!is_own, is_left_out, rank(rules.run, &node.uid))
         });
         candidates.truncate(free);
     }
-    desired.extend(candidates.into_iter().map(|(name, _)| name));
+    desired.extend(candidates.into_iter().map(|(name, ..)| name));
     desired.sort_unstable();
     desired
 }
 
-fn part<'a>(targets: &Targets, node: Option<&'a NodeFacts>, own: Option<&NodeStatus>) -> Part<'a> {
+/// Whether the entry of the run may leave the sample: it has not started, and stands for nothing older.
+fn may_be_put_out(rules: &Rules<'_>, entry: &NodeStatus) -> bool {
+    entry.run == rules.run && is_unstarted(entry)
+}
+
+/// What a node is; `started` is its entry if it has started in the run, or need not.
+fn part<'a>(targets: &Targets, node: Option<&'a NodeFacts>, started: Option<&NodeStatus>) -> Part<'a> {
     let Some(node) = node else { return Part::Listed };
-    if let Some(entry) = own.filter(|entry| !is_unstarted(entry)) {
+    if let Some(entry) = started {
         if entry.node_id == node.id { Part::Started } else { Part::Replacement }
     } else if exclusion(targets, node).is_some() {
         Part::Listed

@@ -20,7 +20,8 @@ fn deletions_over(toy: &Toy) -> Vec<bool> {
         | Action::DeleteConfigMap { .. }
         | Action::CreatePod { .. }
         | Action::HandOver { .. }
-        | Action::SendRun { .. } => None,
+        | Action::SendRun { .. }
+        | Action::DeleteObject { .. } => None,
     };
     actions(toy).into_iter().filter_map(is_over).collect()
 }

@@ -6,7 +6,8 @@ use scriptrunner_api::v1alpha1::NodeStatus;
 use super::{HELLO, runner::ToyRunner, toy::Toy};
 use crate::observed::{ContainerFacts, Presence};
 
-const TWICE: &str = "{script: x, nodeLabelSelector: {}, repeat: {count: 2, periodSeconds: 1}}";
+const TWICE: &str =
+    "{script: x, nodeLabelSelector: {}, repeat: {count: 2, periodSeconds: 1}, interruptionPolicy: Report}";
 const ENDLESS: &str = "{script: x, nodeLabelSelector: {}, repeat: {periodSeconds: 1}}";
 
 /// One node with a pod that was made.
@@ -134,8 +135,9 @@ fn what_a_killed_pod_told_is_kept_and_one_execution_is_lost() {
     for (begun, name) in [(true, "the one that had begun"), (false, "one that nobody heard of")] {
         let executions = if begun { 2 } else { 3 };
         let lost = |end: &dyn Fn(&mut Toy)| {
-            let (mut toy, mut runner) =
-                started("{script: x, nodeLabelSelector: {}, repeat: {count: 9, periodSeconds: 1}}");
+            let (mut toy, mut runner) = started(
+                "{script: x, nodeLabelSelector: {}, repeat: {count: 9, periodSeconds: 1}, interruptionPolicy: Report}",
+            );
             runner.execute(0);
             if begun {
                 runner.begin();

@@ -41,6 +41,8 @@ pub(super) struct Toy {
     pub(super) orders: Vec<(String, Arc<RunOrder>)>,
     /// UIDs of pods whose runners were told to hand over.
     pub(super) hand_overs: BTreeSet<String>,
+    /// Whether the object was deleted.
+    pub(super) deleted: bool,
     /// What the last written or unchanged status acknowledged.
     pub(super) taken: Vec<Taken>,
 }
@@ -53,6 +55,7 @@ impl Toy {
                     namespace: "ns".into(),
                     name: "sr".into(),
                     uid: "uid".into(),
+                    resource_version: "1".into(),
                     generation: 1,
                     deleting: false,
                     other_bytes: 1000,
@@ -69,6 +72,7 @@ impl Toy {
                 config_map_conflict: None,
                 pod_conflicts: BTreeMap::default(),
                 sessions: BTreeMap::new(),
+                pinned: None,
                 since: Timestamp::from_second(1_800_000_000).unwrap(),
             },
             now: Timestamp::from_second(1_800_000_000).unwrap(),
@@ -79,6 +83,7 @@ impl Toy {
             pods_made: Vec::new(),
             orders: Vec::new(),
             hand_overs: BTreeSet::new(),
+            deleted: false,
             taken: Vec::new(),
         };
         (1..=nodes).for_each(|number| toy.add_node(&format!("n{number}")));
@@ -93,6 +98,7 @@ impl Toy {
             labels: BTreeMap::default(),
             taints: Vec::new(),
             unschedulable: false,
+            cordoned_since: None,
             ready: true,
             ready_since: None,
             os: "linux".into(),
@@ -190,6 +196,7 @@ impl Toy {
 
     /// The container of the newest pod of a node ends.
     pub(super) fn terminate(&mut self, node: &str, exit_code: i32, reason: &str, message: &str) {
+        let finished = Some(self.now);
         let pod = self.pod(node);
         if pod.deleting {
             pod.presence = Presence::Gone;
@@ -198,7 +205,7 @@ impl Toy {
             exit_code,
             reason: reason.into(),
             message: message.into(),
-            finished: None,
+            finished,
         };
     }
 
@@ -220,8 +227,8 @@ impl Toy {
 
     /// Ends the newest pod of a node with a record.
     pub(super) fn end(&mut self, node: &str, record: &str) {
-        let made = self.pods_made.clone();
-        end(self.pod(node), record, &made);
+        let (made, now) = (self.pods_made.clone(), self.now);
+        end(self.pod(node), record, &made, now);
     }
 
     pub(super) fn end_all(&mut self, record: &str) {
@@ -229,14 +236,14 @@ impl Toy {
     }
 
     pub(super) fn end_some(&mut self, record: &str, count: usize) {
-        let made = self.pods_made.clone();
+        let (made, now) = (self.pods_made.clone(), self.now);
         self.observed
             .pods
             .iter_mut()
             .map(Arc::make_mut)
             .filter(|pod| !pod.has_ended())
             .take(count)
-            .for_each(|pod| end(pod, record, &made));
+            .for_each(|pod| end(pod, record, &made, now));
     }
 
     /// Plans and performs until nothing changes.
@@ -317,6 +324,10 @@ impl Toy {
                 self.hand_overs.insert(pod_uid);
                 return false;
             }
+            Action::DeleteObject { .. } => {
+                self.deleted = true;
+                return false;
+            }
             Action::DeletePod { uid, .. } => {
                 let pod =
                     self.observed.pods.iter_mut().map(Arc::make_mut).find(|pod| pod.uid == uid).unwrap();
@@ -330,7 +341,7 @@ impl Toy {
     }
 }
 
-fn end(pod: &mut PodFacts, record: &str, made: &[Pod]) {
+fn end(pod: &mut PodFacts, record: &str, made: &[Pod], now: Timestamp) {
     let args = made
         .iter()
         .find(|made| made.metadata.uid.as_ref() == Some(&pod.uid))
@@ -353,7 +364,7 @@ fn end(pod: &mut PodFacts, record: &str, made: &[Pod]) {
     }
     let message = Snapshot { record, history: vec![execution] }.encode(4096);
     pod.container =
-        ContainerFacts::Terminated { exit_code: 0, reason: "Completed".into(), message, finished: None };
+        ContainerFacts::Terminated { exit_code: 0, reason: "Completed".into(), message, finished: Some(now) };
 }
 
 fn record(state: &str, reason: &str, executions: u64, code: i32, stdout: &str) -> String {
@@ -418,6 +429,8 @@ pub(super) fn settings() -> PodSettings {
         token_lifetime_seconds: 3600,
         reconnect_seconds: 10,
         hung_after_seconds: 60,
+        retry_seconds: 10,
+        kept_pod_seconds: 86_400,
         session: None,
     }
 }

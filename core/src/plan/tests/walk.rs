@@ -135,8 +135,9 @@ struct Walk {
     acked: BTreeMap<String, BTreeSet<(u64, u32, u64)>>,
     /// Pods whose end was hidden from the operator, by node.
     hidden: BTreeMap<String, BTreeSet<String>>,
-    /// Node, run and serial of every execution.
-    serials: BTreeSet<(String, u64, u64)>,
+    /// Node, run, attempt and serial of every execution. The attempt counts only where an end was hidden: what nobody has
+    /// heard of may be made again by the next attempt.
+    serials: BTreeSet<(String, u64, u32, u64)>,
     /// Parts that were gone on with.
     went_on: u64,
 }
@@ -450,7 +451,9 @@ impl Walk {
         } else {
             container.runner.begin();
             let record = &container.runner.record;
-            let serial = (container.node.clone(), record.run, record.serial);
+            let is_hidden = self.hidden.contains_key(&container.node);
+            let attempt = if is_hidden { record.attempt } else { 0 };
+            let serial = (container.node.clone(), record.run, attempt, record.serial);
             assert!(self.serials.insert(serial.clone()), "{serial:?} is executed twice");
             *self.begun.entry(container.node.clone()).or_default() += 1;
         }
