@@ -8,7 +8,7 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, Node, Pod, Taint},
+    api::core::v1::{ContainerStatus, Node, Pod, PodCondition, PodStatus, Taint},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
     jiff::Timestamp,
 };
@@ -280,6 +280,9 @@ pub struct PodFacts {
     pub reason: String,
     /// Its message.
     pub message: String,
+    /// Who ends it before its time, by the reason of its condition `DisruptionTarget`, for example `EvictionByEvictionAPI`; empty
+    /// if nobody does, or if they let it live after all.
+    pub disruption: String,
     /// The runner's container.
     pub container: ContainerFacts,
 }
@@ -428,6 +431,7 @@ impl PodFacts {
             phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
             reason: status.and_then(|status| status.reason.clone()).unwrap_or_default(),
             message: status.and_then(|status| status.message.clone()).unwrap_or_default(),
+            disruption: status.and_then(disruption).unwrap_or_default(),
             started: container.and_then(started),
             container: container.map_or(ContainerFacts::Absent, ContainerFacts::of),
         })
@@ -455,6 +459,12 @@ impl PodFacts {
             }
         }
     }
+}
+
+fn disruption(status: &PodStatus) -> Option<String> {
+    let is_target =
+        |condition: &&PodCondition| condition.type_ == "DisruptionTarget" && condition.status == "True";
+    status.conditions.as_ref()?.iter().find(is_target)?.reason.clone()
 }
 
 fn started(status: &ContainerStatus) -> Option<Timestamp> {

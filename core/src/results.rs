@@ -5,12 +5,15 @@
 //! is there and speaks of this pod. A record comes in the termination message, over the pod's session, or both: then the
 //! newer one decides, and the histories are united.
 
+mod cause;
+
 use scriptrunner_api::{
     reason::NodeReason,
     snapshot::{Error, Record, Snapshot},
     v1alpha1::NodeState,
 };
 
+pub(crate) use self::cause::Cause;
 use crate::{
     observed::{ContainerFacts, PodFacts, Presence},
     status::merge::merge_history,
@@ -213,7 +216,8 @@ fn at_work(pod: &PodFacts, beside: Beside<'_>) -> PodState {
                 | NodeState::Unknown => false,
             }
     });
-    outcome.and_then(|live| concluded(live, "", NodeReason::Interrupted)).map_or(PodState::Running, ended)
+    let cause = Cause::new(NodeReason::Interrupted, "");
+    outcome.and_then(|live| concluded(live, "", &cause)).map_or(PodState::Running, ended)
 }
 
 fn not_started(pod: &PodFacts, beside: Beside<'_>) -> PodState {
@@ -234,10 +238,11 @@ fn not_started(pod: &PodFacts, beside: Beside<'_>) -> PodState {
             format!("{}: {}", pod.reason, pod.message)
         };
         // Evictions and deletions by controllers say nothing against the node; everything else is the kubelet's refusal.
-        let refused = !matches!(
-            pod.reason.as_str(),
-            "Evicted" | "Preempting" | "Terminated" | "Shutdown" | "NodeShutdown" | "NodeLost"
-        );
+        let refused = pod.disruption.is_empty()
+            && !matches!(
+                pod.reason.as_str(),
+                "Evicted" | "Preempting" | "Terminated" | "Shutdown" | "NodeShutdown" | "NodeLost"
+            );
         return PodState::NeverStarted(NeverStarted { refused, message });
     }
     match pod.presence {
@@ -254,7 +259,7 @@ fn not_started(pod: &PodFacts, beside: Beside<'_>) -> PodState {
         // one that vanished at once (force deletion) may have been starting at that moment.
         Presence::Gone if !pod.bound || pod.deleting => PodState::NeverStarted(NeverStarted {
             refused: false,
-            message: "the pod was deleted before it started".to_owned(),
+            message: Cause::of(pod).unwrap_or_else(Cause::deletion).beside("it had not started"),
         }),
         Presence::Gone => ended(vanished(pod, beside)),
     }
@@ -264,19 +269,15 @@ fn vanished(pod: &PodFacts, beside: Beside<'_>) -> Outcome {
     if beside.superseded {
         return Outcome::superseded();
     }
-    Outcome::unknown(
-        NodeReason::PodDeleted,
-        format!("pod {:?} was deleted before it left its answer", pod.name),
-    )
+    let Cause { reason, text } = Cause::of(pod).unwrap_or_else(Cause::deletion);
+    Outcome::unknown(reason, format!("pod {:?} left no answer: {text}", pod.name))
 }
 
 /// A pod that a controller or kubelet calls failed while its container was last seen running.
 fn failed_without_end(pod: &PodFacts) -> Outcome {
-    let reason = if pod.reason == "Evicted" { NodeReason::Evicted } else { NodeReason::PodLost };
-    Outcome::unknown(
-        reason,
-        format!("pod {:?} failed without its container's end: {} {}", pod.name, pod.reason, pod.message),
-    )
+    let Cause { reason, text } = Cause::of_disruption(pod)
+        .unwrap_or_else(|| Cause::new(NodeReason::PodLost, format!("{} {}", pod.reason, pod.message).trim()));
+    Outcome::unknown(reason, format!("pod {:?} failed without its container's end: {text}", pod.name))
 }
 
 fn terminated(pod: &PodFacts, exit_code: i32, reason: &str, message: &str, beside: Beside<'_>) -> Outcome {
@@ -288,7 +289,7 @@ fn terminated(pod: &PodFacts, exit_code: i32, reason: &str, message: &str, besid
                 Some(live) => united(left, live),
                 None => left,
             };
-            concluded(&snapshot, reason, stop_reason(pod, beside.superseded))
+            concluded(&snapshot, reason, &Cause::of_stop(pod, beside.superseded))
                 .unwrap_or_else(|| killed_at_work(pod, exit_code, reason, snapshot, beside.superseded))
         }
         Ok(left) => unseen(
@@ -314,28 +315,30 @@ fn unrecorded(pod: &PodFacts, exit_code: i32, reason: &str, superseded: bool, er
     if superseded {
         return Outcome::superseded();
     }
-    killed(pod, exit_code, reason).unwrap_or_else(|| {
-        Outcome::unknown(
-            NodeReason::NoMessage,
-            format!("the container ended with exit code {exit_code} ({reason}); {error}"),
-        )
-    })
+    let ended = format!("the container ended with exit code {exit_code} ({reason}); {error}");
+    killed(pod, exit_code, reason).unwrap_or_else(|| cut_short(pod, NodeReason::NoMessage, &ended))
+}
+
+/// An end that the runner did not report: by whoever ended the pod, or else for the given reason.
+fn cut_short(pod: &PodFacts, reason: NodeReason, message: &str) -> Outcome {
+    let cause = Cause::of(pod).unwrap_or_else(|| Cause::new(reason, ""));
+    Outcome::unknown(cause.reason, cause.beside(message))
 }
 
 /// An end without a readable message: what the session said last is the outcome if it was final, and else tells at least
 /// what happened before.
 fn unseen(pod: &PodFacts, container_reason: &str, beside: Beside<'_>, outcome: Outcome) -> Outcome {
-    with_last_words(beside.live, container_reason, stop_reason(pod, beside.superseded), outcome)
+    with_last_words(beside.live, container_reason, &Cause::of_stop(pod, beside.superseded), outcome)
 }
 
 /// What an end becomes that only the session can tell about.
 pub(crate) fn with_last_words(
     live: Option<&Snapshot>,
     container_reason: &str,
-    stop_reason: NodeReason,
+    stop_cause: &Cause,
     outcome: Outcome,
 ) -> Outcome {
-    match live.map(|live| concluded(live, container_reason, stop_reason)) {
+    match live.map(|live| concluded(live, container_reason, stop_cause)) {
         Some(Some(told)) => told,
         Some(None) | None => Outcome { snapshot: live.cloned(), ..outcome },
     }
@@ -349,8 +352,8 @@ fn killed(pod: &PodFacts, exit_code: i32, reason: &str) -> Option<Outcome> {
             "the script and the runner exceeded the memory limit of the container",
         ));
     }
-    if pod.reason == "Evicted" {
-        return Some(Outcome::unknown(NodeReason::Evicted, pod.message.clone()));
+    if let Some(Cause { reason, text }) = Cause::of_disruption(pod) {
+        return Some(Outcome::unknown(reason, text));
     }
     if exit_code == EXIT_CODE_NODE_DOWN && reason == "Unknown" {
         return Some(Outcome::unknown(NodeReason::NodeRestarted, "the node went down while the script ran"));
@@ -377,12 +380,12 @@ fn united(left: Snapshot, live: &Snapshot) -> Snapshot {
 
 /// The end of a superseded pod by its runner's own word, whatever its container still does.
 pub(crate) fn reported_end(live: &Snapshot) -> Option<Outcome> {
-    concluded(live, "", NodeReason::Superseded)
+    concluded(live, "", &Cause::new(NodeReason::Superseded, ""))
 }
 
-/// The outcome that the runner itself reported; none if it was still at work. `stop_reason` says who stopped it, if it was
+/// The outcome that the runner itself reported; none if it was still at work. `stop_cause` says who stopped it, if it was
 /// stopped.
-fn concluded(snapshot: &Snapshot, container_reason: &str, stop_reason: NodeReason) -> Option<Outcome> {
+fn concluded(snapshot: &Snapshot, container_reason: &str, stop_cause: &Cause) -> Option<Outcome> {
     let record = &snapshot.record;
     let told = || told(snapshot);
     match NodeState::parse(&record.state) {
@@ -396,9 +399,12 @@ fn concluded(snapshot: &Snapshot, container_reason: &str, stop_reason: NodeReaso
             })
         }
         NodeState::Failed => Some(Outcome { state: NodeState::Failed, ..told() }),
-        NodeState::Stopped => {
-            Some(Outcome { state: NodeState::Stopped, reason: Some(stop_reason), ..told() })
-        }
+        NodeState::Stopped => Some(Outcome {
+            state: NodeState::Stopped,
+            reason: Some(stop_cause.reason),
+            message: stop_cause.beside(&record.message),
+            ..told()
+        }),
         NodeState::Pending | NodeState::Starting | NodeState::Running if record.handed_over => {
             let reason = NodeReason::parse(&record.reason).filter(|reason| *reason == NodeReason::Paused);
             let reason = reason.unwrap_or(NodeReason::NoSession);
@@ -434,27 +440,13 @@ fn killed_at_work(
         if superseded {
             return Outcome::superseded();
         }
-        Outcome::unknown(
-            NodeReason::RunnerKilled,
-            format!("the runner was killed at work (exit code {exit_code}, {reason})"),
-        )
+        let message = format!("the runner was killed at work (exit code {exit_code}, {reason})");
+        cut_short(pod, NodeReason::RunnerKilled, &message)
     });
     let record = &snapshot.record;
     let has_result = snapshot.history.last().is_some_and(|newest| newest.serial == record.serial);
     let lost_executions = u64::from(has_begun(record) && !has_result);
     Outcome { snapshot: Some(snapshot), lost_executions, unseen: false, ..outcome }
-}
-
-fn stop_reason(pod: &PodFacts, superseded: bool) -> NodeReason {
-    if superseded {
-        NodeReason::Superseded
-    } else if pod.reason == "Evicted" {
-        NodeReason::Evicted
-    } else if pod.deleting || pod.presence == Presence::Gone {
-        NodeReason::PodDeleted
-    } else {
-        NodeReason::Interrupted
-    }
 }
 
 /// The reason of a pod that did not start within its deadline, from what its container waits for.

@@ -307,6 +307,7 @@ pub(super) fn awaits_answer(entry: &NodeStatus) -> bool {
                 | NodeReason::PodDeleted
                 | NodeReason::NodeRestarted
                 | NodeReason::Evicted
+                | NodeReason::Preempted
         )
     );
     // A repetition that goes on after such an end is Running.

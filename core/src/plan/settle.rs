@@ -20,7 +20,8 @@ use crate::{
     in_step::InStep,
     observed::{NodeFacts, Observed},
     results::{
-        self, Beside, Ordered, Outcome, PodState, pod_state, reported_end, start_failure, with_last_words,
+        self, Beside, Cause, Ordered, Outcome, PodState, pod_state, reported_end, start_failure,
+        with_last_words,
     },
     validate::ValidRun,
 };
@@ -243,7 +244,7 @@ fn vanish(node_entry: &mut NodeStatus, rules: &Rules<'_>) {
     let lost = with_last_words(
         live,
         "",
-        NodeReason::PodDeleted,
+        &Cause::deletion(),
         Outcome::unknown(NodeReason::PodLost, "the pod vanished and left no answer"),
     );
     if is_own {
@@ -263,8 +264,7 @@ fn end(node_entry: &mut NodeStatus, outcome: Outcome, failures_before: u64, rule
         return;
     }
     // It was told to end because it hung, and after all it did.
-    let is_unhung =
-        entry::reason(node_entry) == Some(NodeReason::Hung) && outcome.state == NodeState::Stopped;
+    let is_unhung = entry::reason(node_entry) == Some(NodeReason::Hung) && is_cut;
     let reason = if is_unhung { Some(NodeReason::Hung) } else { outcome.reason };
     let outcome = Outcome { reason, ..outcome };
     entry::end(node_entry, &outcome, failures_before, rules.history_limit);

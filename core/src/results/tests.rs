@@ -30,6 +30,7 @@ fn pod(container: ContainerFacts) -> PodFacts {
         phase: "Running".into(),
         reason: String::new(),
         message: String::new(),
+        disruption: String::new(),
         container,
     }
 }
@@ -156,6 +157,149 @@ fn an_interrupted_script_is_stopped_and_says_by_what() {
         panic!("it ended")
     };
     assert_eq!((superseded.state, superseded.reason), (NodeState::Stopped, Some(NodeReason::Superseded)));
+}
+
+/// Reasons of the kubelet and of the condition, whether the pod is deleted, and what is made of them.
+const LOSSES: [(&str, &str, bool, NodeReason, &str); 11] = [
+    (
+        "",
+        "EvictionByEvictionAPI",
+        true,
+        NodeReason::Evicted,
+        "the pod was evicted through the eviction API, as a drain does",
+    ),
+    ("Evicted", "TerminationByKubelet", false, NodeReason::Evicted, "the kubelet evicted the pod"),
+    ("Evicted", "", false, NodeReason::Evicted, "the kubelet evicted the pod"),
+    ("Terminated", "TerminationByKubelet", false, NodeReason::Evicted, "the kubelet ended the pod"),
+    (
+        "",
+        "DeletionByTaintManager",
+        true,
+        NodeReason::Evicted,
+        "the pod was evicted for a taint of its node that it does not tolerate",
+    ),
+    (
+        "",
+        "PreemptionByScheduler",
+        true,
+        NodeReason::Preempted,
+        "the pod was preempted by a more important pod",
+    ),
+    (
+        "Preempting",
+        "TerminationByKubelet",
+        false,
+        NodeReason::Preempted,
+        "the pod was preempted by a more important pod",
+    ),
+    ("Preempting", "", false, NodeReason::Preempted, "the pod was preempted by a more important pod"),
+    (
+        "",
+        "DeletionByPodGC",
+        true,
+        NodeReason::PodLost,
+        "the pod was removed because its node is gone or out of service",
+    ),
+    ("", "", true, NodeReason::PodDeleted, "the pod was deleted"),
+    // A reason that this version does not know.
+    ("", "DeletionByGeneral", true, NodeReason::PodDeleted, "the pod was deleted"),
+];
+
+fn lost(of: PodFacts, reason: &str, disruption: &str, deleting: bool) -> PodFacts {
+    let presence = if deleting { Presence::Gone } else { Presence::Present };
+    let phase = if reason.is_empty() { of.phase.clone() } else { "Failed".into() };
+    PodFacts { reason: reason.into(), disruption: disruption.into(), deleting, presence, phase, ..of }
+}
+
+#[test]
+fn who_ended_a_pod_is_told_whoever_saw_the_end() {
+    let stopped = message("Stopped", "Interrupted", |snapshot| {
+        snapshot.record.message = "the pod was told to end".into();
+    });
+    let running = message("Running", "", |snapshot| {
+        snapshot.record.executions = 2;
+        snapshot.record.serial = 2;
+    });
+    for (reason, disruption, deleting, expected, text) in LOSSES {
+        let told = lost(terminated(6, "Error", &stopped), reason, disruption, deleting);
+        expect(&told, NodeState::Stopped, Some(expected), 0);
+        assert_eq!(outcome(&told).message, format!("{text}; the pod was told to end"));
+        for unseen in [
+            lost(pod(ContainerFacts::Running), reason, disruption, deleting),
+            lost(terminated(137, "Error", ""), reason, disruption, deleting),
+            lost(terminated(137, "Error", &running), reason, disruption, deleting),
+        ] {
+            expect(&unseen, NodeState::Unknown, Some(expected), 1);
+            assert!(outcome(&unseen).message.contains(text), "{}", outcome(&unseen).message);
+        }
+    }
+}
+
+#[test]
+fn what_the_kubelet_says_of_an_eviction_is_told() {
+    let evicted = PodFacts {
+        message: "The node was low on resource: memory.".into(),
+        ..lost(terminated(137, "Error", ""), "Evicted", "TerminationByKubelet", false)
+    };
+    assert_eq!(
+        outcome(&evicted).message,
+        "the kubelet evicted the pod: The node was low on resource: memory."
+    );
+}
+
+#[test]
+fn a_disruption_takes_nothing_from_an_answer_and_nothing_from_a_pod_that_lives() {
+    for (reason, disruption, deleting, ..) in LOSSES {
+        let answered =
+            lost(terminated(0, "Completed", &message("Succeeded", "", |_| {})), reason, disruption, deleting);
+        expect(&answered, NodeState::Succeeded, None, 0);
+        let memory = lost(terminated(137, "OOMKilled", ""), reason, disruption, deleting);
+        expect(&memory, NodeState::Failed, Some(NodeReason::OOMKilled), 1);
+    }
+    let threatened = PodFacts { disruption: "EvictionByEvictionAPI".into(), ..pod(ContainerFacts::Running) };
+    assert_eq!(pod_state(&threatened, Beside::default()), PodState::Running);
+    let superseded = Beside { superseded: true, ..Beside::default() };
+    let PodState::Ended(outcome) =
+        pod_state(&lost(terminated(137, "Error", ""), "", "EvictionByEvictionAPI", true), superseded)
+    else {
+        panic!("it ended")
+    };
+    assert_eq!(outcome.reason, Some(NodeReason::Superseded));
+}
+
+#[test]
+fn a_pod_that_was_disrupted_before_it_started_is_no_refusal() {
+    for (reason, disruption, deleting, ..) in LOSSES {
+        let unstarted = lost(pod(ContainerFacts::Absent), reason, disruption, deleting);
+        let PodState::NeverStarted(never) = pod_state(&unstarted, Beside::default()) else {
+            panic!("it never started: {reason} {disruption}")
+        };
+        assert!(!never.refused, "{reason} {disruption}");
+    }
+    let orphan = PodFacts {
+        phase: "Failed".into(),
+        disruption: "DeletionByPodGC".into(),
+        ..pod(ContainerFacts::Absent)
+    };
+    assert!(matches!(
+        pod_state(&orphan, Beside::default()),
+        PodState::NeverStarted(NeverStarted { refused: false, .. })
+    ));
+}
+
+#[test]
+fn the_condition_counts_only_while_it_holds() {
+    let disruption = |status: &str| {
+        let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "ns", "name": "srn-a", "uid": "a", "resourceVersion": "1"},
+            "spec": {"containers": []},
+            "status": {"conditions": [
+                {"type": "Ready", "status": "True", "reason": "Other"},
+                {"type": "DisruptionTarget", "status": status, "reason": "PreemptionByScheduler"}]}});
+        let marks = self::pod(ContainerFacts::Absent).marks();
+        PodFacts::with_marks(&serde_json::from_value(pod).unwrap(), &marks).unwrap().disruption
+    };
+    assert_eq!((disruption("True").as_str(), disruption("False").as_str()), ("PreemptionByScheduler", ""));
 }
 
 #[test]

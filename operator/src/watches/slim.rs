@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use k8s_openapi::{
     api::core::v1::{
         Affinity, ContainerState, ContainerStatus, Node, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo,
-        Pod, PodSpec, PodStatus, Taint,
+        Pod, PodCondition, PodSpec, PodStatus, Taint,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
@@ -197,7 +197,16 @@ struct PodStatusPart {
     phase: Option<String>,
     reason: Option<String>,
     message: Option<String>,
+    conditions: Option<Vec<PodConditionPart>>,
     container_statuses: Option<Vec<ContainerPart>>,
+}
+
+#[derive(Deserialize)]
+struct PodConditionPart {
+    #[serde(rename = "type")]
+    type_: Option<String>,
+    status: Option<String>,
+    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -213,16 +222,35 @@ impl From<PodPart> for Pod {
             affinity,
             ..PodSpec::default()
         });
-        let status =
-            part.status.map(|PodStatusPart { phase, reason, message, container_statuses }| PodStatus {
-                phase,
-                reason,
-                message,
-                container_statuses: container_statuses
-                    .map(|all| all.into_iter().map(ContainerStatus::from).collect()),
-                ..PodStatus::default()
-            });
+        let status = part.status.map(PodStatus::from);
         Self { metadata: part.metadata.into(), spec, status }
+    }
+}
+
+impl From<PodStatusPart> for PodStatus {
+    fn from(part: PodStatusPart) -> Self {
+        let PodStatusPart { phase, reason, message, conditions, container_statuses } = part;
+        Self {
+            phase,
+            reason,
+            message,
+            conditions: conditions.map(|all| all.into_iter().map(PodCondition::from).collect()),
+            container_statuses: container_statuses
+                .map(|all| all.into_iter().map(ContainerStatus::from).collect()),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<PodConditionPart> for PodCondition {
+    fn from(part: PodConditionPart) -> Self {
+        let PodConditionPart { type_, status, reason } = part;
+        Self {
+            type_: type_.unwrap_or_default(),
+            status: status.unwrap_or_default(),
+            reason,
+            ..Self::default()
+        }
     }
 }
 

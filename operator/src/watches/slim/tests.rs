@@ -53,7 +53,8 @@ fn pod_json(status: &Value) -> Value {
 fn pod_statuses() -> Vec<Value> {
     let of = |phase: &str, state: &Value| {
         json!({"phase": phase, "podIP": "10.1.2.3", "startTime": "2026-01-01T00:00:00Z", "qosClass": "Burstable",
-            "conditions": [{"type": "Ready", "status": "True"}],
+            "conditions": [{"type": "Ready", "status": "True"},
+                {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "m"}],
             "containerStatuses": [
                 {"name": "sidecar", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
                     "state": {"running": {}}},
@@ -98,7 +99,8 @@ fn a_part_of_a_pod_says_what_the_pod_says() {
             let whole: Pod = serde_json::from_value(json.clone()).unwrap();
             let Slimmed(part): Slimmed<Pod> = serde_json::from_value(json).unwrap();
             assert_eq!(PodFacts::of(&part), PodFacts::of(&whole));
-            assert!(PodFacts::of(&part).is_some());
+            let facts = PodFacts::of(&part).unwrap();
+            assert_eq!(facts.disruption.is_empty(), status["conditions"].is_null());
         }
     }
 }

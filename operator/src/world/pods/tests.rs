@@ -29,6 +29,7 @@ fn pod(uid: &str, resource_version: u64) -> PodFacts {
         phase: "Running".into(),
         reason: String::new(),
         message: String::new(),
+        disruption: String::new(),
         container: ContainerFacts::Running,
     }
 }
