@@ -55,6 +55,8 @@ pub struct Observed {
     pub pinned: Option<(u64, Arc<Pinned>)>,
     /// Since when sessions are observed: of one that is not known nothing was seen since then.
     pub since: Timestamp,
+    /// How many more pods may be created that wait for the scheduler: all objects share it.
+    pub unbound_room: usize,
 }
 
 /// The status of an object as it is stored. Shared with whoever holds the object: it may have thousands of entries.
@@ -447,6 +449,11 @@ impl PodFacts {
             run: self.run,
             attempt: self.attempt,
         }
+    }
+
+    /// Whether it is there and waits for the scheduler.
+    pub fn is_unbound(&self) -> bool {
+        !self.bound && !self.has_ended()
     }
 
     /// Whether nothing of this pod can run any more: its container ended, the kubelet refused it, or it is gone.

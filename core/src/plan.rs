@@ -112,6 +112,8 @@ pub struct Plan {
     pub taken: Vec<Taken>,
     /// When to look again even if nothing changes.
     pub next: Option<Timestamp>,
+    /// Whether pods are held back because there is no room for more that wait for the scheduler.
+    pub awaits_room: bool,
 }
 
 /// A snapshot that a status contains.
@@ -137,6 +139,7 @@ pub fn plan(
             answers: Answers::new(),
             taken: Vec::new(),
             next: None,
+            awaits_room: false,
         };
     }
     let runners = Runners::of(observed);
@@ -162,6 +165,7 @@ pub fn plan(
     }
     let run = accepted.as_deref().ok();
     actions.extend(cleanup::surplus(&mut draft, observed, &runners, settings, run, idle.as_ref()));
+    actions.extend(expiry::delete(&mut draft, run, observed));
     let accepted = match run::inputs_conflict(observed) {
         Some(refusal) => accepted.as_deref().map_err(Clone::clone).and(Err(refusal)),
         None => accepted.as_deref().map_err(Clone::clone),
@@ -169,15 +173,7 @@ pub fn plan(
     draft.status.connected = runners.connected(&draft.status);
     let (status, answers) = status::verdict::assemble(draft.status, &accepted, observed, now);
     let taken = runners::taken(&draft.heard, &status.nodes);
-    match expiry::expiry(&status, run, observed) {
-        Some(when) if when <= now => actions.push(Action::DeleteObject {
-            uid: observed.object.uid.clone(),
-            resource_version: observed.object.resource_version.clone(),
-        }),
-        Some(when) => draft.next = Some(draft.next.map_or(when, |next| next.min(when))),
-        None => {}
-    }
-    Plan { actions, status: Some(status), answers, taken, next: draft.next }
+    Plan { actions, status: Some(status), answers, taken, next: draft.next, awaits_room: draft.awaits_room }
 }
 
 /// The status while it is being brought up to date.
@@ -187,6 +183,8 @@ struct Draft<'a> {
     heard: Vec<Heard<'a>>,
     now: Timestamp,
     next: Option<Timestamp>,
+    /// Whether pods are held back for want of [`Observed::unbound_room`].
+    awaits_room: bool,
     history_limit: usize,
 }
 
@@ -205,6 +203,7 @@ impl Draft<'_> {
             heard: Vec::new(),
             now,
             next: None,
+            awaits_room: false,
             history_limit: history_limit.clamp(1, 100) as usize,
         }
     }

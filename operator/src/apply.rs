@@ -20,7 +20,7 @@ use crate::{
     context::Context,
     error::Error,
     metrics::Metrics,
-    world::memory::Memory,
+    world::{memory::Memory, pods::PodTable, unbound::Unbound},
 };
 
 /// Whose children are written.
@@ -71,9 +71,11 @@ pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -
         }
     }
     // What must end makes room, and others wait for it; for what is over nobody waits.
-    if delete_pods(context, object, &stops, MOST_AT_ONCE, until).await? == Progress::Unfinished
-        || create_pods(context, object, &creations, until).await? == Progress::Unfinished
-    {
+    if delete_pods(context, object, &stops, MOST_AT_ONCE, until).await? == Progress::Unfinished {
+        return Ok(Progress::Unfinished);
+    }
+    let created = create_pods(context, object, &creations, until).await?;
+    if created == Progress::Unfinished {
         return Ok(Progress::Unfinished);
     }
     let cleaned = if cleanups.is_empty() {
@@ -83,7 +85,8 @@ pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -
     } else {
         Progress::Unhurried
     };
-    Ok(if is_cut(context, object, &creations) { Progress::Unfinished } else { cleaned })
+    let is_cut = created == Progress::Done && is_cut(context, object, &creations);
+    Ok(if is_cut { Progress::Unfinished } else { created.and(cleaned) })
 }
 
 fn until(context: &Context, object: Owner<'_>) -> Instant {
@@ -334,20 +337,16 @@ async fn create_pods(
         let is_time = Context::instant() < until;
         while under_way.len() < room && is_time && refusal.is_none() && outcome.is_ok() {
             let Some((node, pod)) = rest.next() else { break };
-            under_way.push(async move {
-                match context.turns.take(Some(until)).await {
-                    Some(_turn) => create_pod(context, object, node, pod).await.map(Some),
-                    None => Ok(None),
-                }
-            });
+            under_way.push(try_pod(context, object, node, pod, until));
         }
         match under_way.next().await {
-            Some(Ok(None)) => progress = Progress::Unfinished,
-            Some(Ok(Some(None))) => {
+            Some(Ok(Tried::TooLate)) => progress = Progress::Unfinished,
+            Some(Ok(Tried::NoRoom)) => progress = progress.and(Progress::Unhurried),
+            Some(Ok(Tried::Accepted)) => {
                 room = (room + 1).min(MOST_AT_ONCE);
                 context.world.remember(object.uid, |memory| memory.refusal = None);
             }
-            Some(Ok(Some(refused))) => refusal = refused,
+            Some(Ok(Tried::Refused(message))) => refusal = Some(message),
             Some(Err(error)) => outcome = outcome.and(Err(error)),
             None => break,
         }
@@ -357,11 +356,46 @@ async fn create_pods(
         return outcome.map(|()| Progress::Done);
     }
     outcome?;
-    if rest.peek().is_none() && progress == Progress::Done {
-        return Ok(Progress::Done);
+    if rest.peek().is_none() && progress != Progress::Unfinished {
+        return Ok(progress);
     }
     context.world.remember(object.uid, |memory| memory.room = room);
     Ok(Progress::Unfinished)
+}
+
+/// What became of one pod that was to be created.
+enum Tried {
+    /// It is there, or its name is taken.
+    Accepted,
+    /// The API server refuses it, and says why.
+    Refused(String),
+    /// Other objects have taken the room that there was for pods that wait for the scheduler.
+    NoRoom,
+    /// Its turn did not come in time.
+    TooLate,
+}
+
+/// Creates one pod in its turn.
+async fn try_pod(
+    context: &Context,
+    object: Owner<'_>,
+    node: &str,
+    pod: &Pod,
+    until: Instant,
+) -> Result<Tried, Error> {
+    let Some(_turn) = context.turns.take(Some(until)).await else { return Ok(Tried::TooLate) };
+    let is_bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    let (name, most) = (pod.name_any(), context.config.most_unbound_pods);
+    let begin = |unbound: &mut Unbound, pods: &PodTable| {
+        unbound.begin(object.uid, &name, pods, most, Context::instant())
+    };
+    if !is_bound && !context.world.count_unbound(begin) {
+        return Ok(Tried::NoRoom);
+    }
+    // Without an answer it counts until it is seen, or cannot come any more.
+    let refusal = create_pod(context, object, node, pod).await?;
+    context.world.count_unbound(|unbound, _| unbound.end(object.uid, &name));
+    Ok(refusal.map_or(Tried::Accepted, Tried::Refused))
 }
 
 /// Creates one pod; what the API server says if it refuses it.

@@ -87,6 +87,10 @@ pub struct RunArgs {
     /// How long runners are told of a new authority before it signs, in seconds.
     #[arg(long, env = "SCRIPTRUNNER_AUTHORITY_OVERLAP_SECONDS", default_value_t = 24 * 3600)]
     authority_overlap_seconds: u32,
+    /// Runner pods that wait for the scheduler at the same time, over all objects; those of one ScriptRunner leave room for the
+    /// others'. Pods that name their node do not count.
+    #[arg(long, env = "SCRIPTRUNNER_MOST_UNBOUND_PODS", default_value_t = 200)]
+    most_unbound_pods: u32,
     /// Bytes per second of status writes, over all objects, counting whole objects as written.
     #[arg(long, env = "SCRIPTRUNNER_STATUS_BYTES_PER_SECOND", default_value_t = 512 * 1024)]
     status_bytes_per_second: u32,
@@ -135,6 +139,8 @@ pub struct Config {
     pub identity: String,
     /// Address of /healthz, /readyz and /metrics.
     pub listen: SocketAddr,
+    /// Pods that wait for the scheduler at the same time, over all objects.
+    pub most_unbound_pods: usize,
     /// Bytes per second of status writes over all objects.
     pub status_bytes_per_second: u32,
     /// How often and how soon things are done.
@@ -203,6 +209,7 @@ impl RunArgs {
             certificate_seconds,
             authority_seconds,
             authority_overlap_seconds,
+            most_unbound_pods,
             status_bytes_per_second,
             status_interval_seconds,
             state_interval_seconds,
@@ -225,6 +232,7 @@ impl RunArgs {
             "--token-lifetime-seconds is {token_lifetime_seconds}; the API server gives no token for less than 600"
         );
         ensure!(token_reviews_per_second > 0, "--token-reviews-per-second must be at least 1");
+        ensure!(most_unbound_pods > 0, "--most-unbound-pods must be at least 1");
         ensure!(most_sessions > 0, "--most-sessions must be at least 1");
         let quantity = |flag: &str, text: String| -> anyhow::Result<Option<String>> {
             let starts_with_digit = text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit());
@@ -259,6 +267,7 @@ impl RunArgs {
             namespace,
             identity: pod_name,
             listen,
+            most_unbound_pods: most_unbound_pods as usize,
             status_bytes_per_second,
             timers: Timers {
                 status_interval: seconds("--status-interval-seconds", status_interval_seconds)?,

@@ -28,7 +28,7 @@ pub const LARGE_BYTES: usize = 256 << 10;
 pub enum Progress {
     /// Everything, or as much as the API server let pass.
     Done,
-    /// Nothing is left but to clean up, which another object does now.
+    /// Nothing is left but what other objects do now or have taken the room for: cleaning up, pods for the scheduler.
     Unhurried,
     /// The time was up before.
     Unfinished,

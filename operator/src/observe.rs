@@ -63,6 +63,8 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
         .unwrap_or_default();
     let namespace_privileged = world.privileged_namespaces().get(&facts.namespace).copied().unwrap_or(false);
     let nodes = world.nodes().clone();
+    let (most, now) = (context.config.most_unbound_pods, Context::instant());
+    let unbound_room = world.count_unbound(|unbound, pods| unbound.room(&uid, pods, most, now));
     let observed = Observed {
         object: facts,
         previous,
@@ -78,6 +80,7 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
         sessions,
         pinned,
         since: context.since,
+        unbound_room,
     };
     Ok(Sight { observed, object, status_is_foreign })
 }

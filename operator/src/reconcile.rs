@@ -67,8 +67,8 @@ async fn rounds(object: &Arc<ScriptRunner>, context: &Context) -> Result<Action,
     Ok(Action::requeue(Duration::from_secs(1)))
 }
 
-/// Pause between tries to clean up while another object does: a look costs time as well.
-const CLEAN_UP_PAUSE: Duration = Duration::from_secs(2);
+/// Pause between tries of what has to wait for other objects: a look costs time as well.
+const UNHURRIED_PAUSE: Duration = Duration::from_secs(2);
 
 enum Round {
     Again,
@@ -78,6 +78,7 @@ enum Round {
 async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, Error> {
     let sight = observe(context, object).await?;
     let valid = validate(&sight.observed.object.spec);
+    let mut waited_until = None;
     let mut progress = if sight.status_is_foreign {
         // What is stored is not what was decided upon: it is put right before anything else happens.
         context.metrics.foreign_status_writes.inc();
@@ -89,6 +90,7 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
         Progress::Done
     } else {
         let planned = plan(&valid, &sight.observed, &context.pod_settings(), Context::now());
+        waited_until = planned.next;
         apply(context, (&sight.observed.object).into(), planned.actions).await?
     };
     // The status comes from what the API server shows after the actions, not from what they were meant to do.
@@ -101,6 +103,9 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
         let status = planned.status.as_ref();
         memory.pod_conflicts.retain(|node, _| status.is_some_and(|status| is_in_conflict(status, node)));
     });
+    context.world.count_unbound(|unbound, _| unbound.ask(&uid, planned.awaits_room, Context::instant()));
+    // The moment that the first plan waited for may have come meanwhile, and what the second would do then is not done yet.
+    let next = waited_until.into_iter().chain(planned.next).min();
     let actions = std::mem::take(&mut planned.actions);
     let reported = match &planned.status {
         Some(status) => {
@@ -121,8 +126,8 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
         prune(context, &sight);
     }
     let look_again = |wait: Option<Duration>| {
-        let pause = (progress == Progress::Unhurried).then_some(CLEAN_UP_PAUSE);
-        Round::Rest(look_again(context, &sight, planned.next, wait.into_iter().chain(pause).min(), now))
+        let pause = (progress == Progress::Unhurried).then_some(UNHURRIED_PAUSE);
+        Round::Rest(look_again(context, &sight, next, wait.into_iter().chain(pause).min(), now))
     };
     Ok(match (reported, progress) {
         (Reported::Gone, _) => Round::Rest(Action::await_change()),

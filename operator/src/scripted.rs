@@ -10,6 +10,7 @@ use clap::Parser;
 use http::{Method, Request, Response};
 use kube::{Client, client::Body};
 use prometheus_client::metrics::gauge::Gauge;
+use scriptrunner_core::observed::PodFacts;
 use serde_json::{Value, json};
 use tower::{Layer as _, util::BoxCloneService};
 
@@ -126,4 +127,18 @@ pub(crate) fn context(client: Client) -> Context {
     config.pods.default_memory = None;
     config.pods.default_ephemeral_storage = None;
     Context::new(client, Arc::default(), config, Arc::default())
+}
+
+/// A pod of the object, as a watch shows it.
+pub(crate) fn pod_facts(object: &str, name: &str, is_bound: bool) -> PodFacts {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "ns", "name": name, "uid": format!("uid-of-{name}"),
+            "resourceVersion": if is_bound { "2" } else { "1" },
+            "labels": {"scriptrunner.io/uid": object, "scriptrunner.io/node-uid": "n",
+                "scriptrunner.io/run": "1", "scriptrunner.io/attempt": "1"},
+            "annotations": {"scriptrunner.io/name": object, "scriptrunner.io/node": "n"},
+            "ownerReferences": [{"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner",
+                "name": object, "uid": object, "controller": true}]},
+        "spec": {"containers": [], "nodeName": is_bound.then_some("n")}});
+    PodFacts::of(&serde_json::from_value(pod).unwrap()).unwrap()
 }

@@ -5,6 +5,7 @@
 
 pub mod memory;
 pub mod pods;
+pub mod unbound;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,7 +14,7 @@ use std::{
 
 use scriptrunner_core::observed::{ConfigMapFacts, NodeFacts};
 
-use self::{memory::Memory, pods::PodTable};
+use self::{memory::Memory, pods::PodTable, unbound::Unbound};
 
 /// Tables that the watches fill and `observe` reads.
 #[derive(Default)]
@@ -23,6 +24,7 @@ pub struct World {
     config_maps: Mutex<HashMap<String, BTreeMap<String, ConfigMapFacts>>>,
     privileged_namespaces: Mutex<HashMap<String, bool>>,
     memories: Mutex<HashMap<String, Memory>>,
+    unbound: Mutex<Unbound>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -46,6 +48,13 @@ impl World {
         lock(&self.config_maps)
     }
 
+    /// Runs `ask` on the count of pods that wait for the scheduler.
+    pub fn count_unbound<T>(&self, ask: impl FnOnce(&mut Unbound, &PodTable) -> T) -> T {
+        // Always in this order; the pods are not to change between a look at them and what follows from it.
+        let mut unbound = lock(&self.unbound);
+        ask(&mut unbound, &lock(&self.pods))
+    }
+
     /// Whether a namespace is labelled for privileged modes, by name.
     pub fn privileged_namespaces(&self) -> MutexGuard<'_, HashMap<String, bool>> {
         lock(&self.privileged_namespaces)
@@ -63,11 +72,13 @@ impl World {
     /// Forgets the objects that are not among these UIDs.
     pub fn forget_all_but(&self, live: &HashSet<String>) {
         lock(&self.memories).retain(|uid, _| live.contains(uid));
+        lock(&self.unbound).forget_all_but(live);
     }
 
     /// Forgets the object with this UID.
     pub fn forget(&self, uid: &str) {
         lock(&self.memories).remove(uid);
+        lock(&self.unbound).forget(uid);
         self.config_maps().remove(uid);
     }
 }

@@ -7,26 +7,39 @@ use scriptrunner_api::{
     v1alpha1::ScriptRunnerStatus,
 };
 
+use super::{Action, Draft};
 use crate::{observed::Observed, status::verdict::may_go_on, validate::ValidRun};
 
-/// When the object is to be deleted; none while it has not ended. Only what is stored, and is of the spec as it is, counts.
-pub(super) fn expiry(
-    status: &ScriptRunnerStatus,
-    run: Option<&ValidRun>,
-    observed: &Observed,
-) -> Option<Timestamp> {
+/// Deletes the object once it has ended and its time is over. What is stored decides, and only while nothing new is known.
+pub(super) fn delete(draft: &mut Draft<'_>, run: Option<&ValidRun>, observed: &Observed) -> Option<Action> {
     let seconds = i64::from(run?.ttl_seconds?);
-    let is_stored = observed.previous.as_deref() == Some(status)
-        && status.observed_generation == Some(observed.object.generation);
+    let stored = observed.previous.as_deref()?;
+    let completion = stored.run.as_ref()?.completion_time.as_ref()?.0;
+    let expiry = completion.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
+    let is_known = stored.observed_generation == Some(observed.object.generation)
+        && stored.run == draft.status.run
+        && stored.nodes == draft.status.nodes;
+    if !is_known || !has_ended(stored) {
+        return None;
+    }
+    if expiry > draft.now {
+        draft.look_again_at(expiry);
+        return None;
+    }
+    Some(Action::DeleteObject {
+        uid: observed.object.uid.clone(),
+        resource_version: observed.object.resource_version.clone(),
+    })
+}
+
+/// Whether nothing more happens to the object unless its spec changes or a node comes.
+fn has_ended(status: &ScriptRunnerStatus) -> bool {
     let failed = find(&status.conditions, ConditionType::Failed).filter(|failed| failed.status == "True");
+    let has_failed = failed.is_some_and(|failed| failed.reason != ConditionReason::Stopped.as_str());
     // One that the user holds is to go on.
     let is_held =
         holds(&status.conditions, ConditionType::Suspended) && (status.pending > 0 || may_go_on(status));
-    let has_failed = failed.is_some_and(|failed| failed.reason != ConditionReason::Stopped.as_str());
-    let has_ended = (has_failed || holds(&status.conditions, ConditionType::Complete))
+    (has_failed || holds(&status.conditions, ConditionType::Complete))
         && !holds(&status.conditions, ConditionType::Progressing)
-        && !is_held;
-    let completion = status.run.as_ref()?.completion_time.as_ref()?.0;
-    let expiry = completion.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
-    (is_stored && has_ended).then_some(expiry)
+        && !is_held
 }

@@ -28,6 +28,9 @@ use crate::{
 const SHORTEST_LIFE: SignedDuration = SignedDuration::from_secs(60);
 /// A pod that never started is replaced after `2^attempts` seconds, at most this.
 const LONGEST_REPLACEMENT_DELAY: SignedDuration = SignedDuration::from_secs(60);
+/// Pause until pods are looked after again that are held back because too many wait for the scheduler. The scheduler binds
+/// pods of other objects as well, and nobody tells this one.
+const ROOM_PAUSE: SignedDuration = SignedDuration::from_secs(2);
 
 /// Most pods that one plan creates: more than can be created before the next one, which goes on with the rest. A pod takes
 /// about ten kilobytes, and there may be 5,000.
@@ -39,6 +42,15 @@ enum Start {
     Pod(Target),
     /// In a pod that is there, whose runner waits.
     Order { node: String, pod_id: String },
+}
+
+impl Start {
+    fn is_by_scheduler(&self) -> bool {
+        match self {
+            Self::Pod(target) => target.by_scheduler,
+            Self::Order { .. } => false,
+        }
+    }
 }
 
 /// The pods to create now. Idle runners are assigned to the run in its entries: they are given their orders once that is stored.
@@ -100,8 +112,9 @@ pub(super) fn start(
     }
     // A taken name is tried again, but costs no other node its turn.
     starts.sort_by_key(|(in_conflict, _)| *in_conflict);
+    let starts = within_room(draft, starts.into_iter().map(|(_, start)| start), free, observed);
     let mut actions = Vec::new();
-    for (_, start) in starts.into_iter().take(free) {
+    for start in starts {
         match start {
             // The run is not stored yet: a crash now would leave pods of a run that nobody knows.
             Start::Pod(_) if stored_number != Some(number) => {}
@@ -115,6 +128,35 @@ pub(super) fn start(
         }
     }
     actions
+}
+
+/// The first `free` of the starts for which there is room: a pod that has to wait for its turn with the scheduler costs no
+/// other node its own.
+fn within_room(
+    draft: &mut Draft<'_>,
+    starts: impl Iterator<Item = Start>,
+    free: usize,
+    observed: &Observed,
+) -> Vec<Start> {
+    let mut room = observed.unbound_room;
+    let mut within = Vec::new();
+    for start in starts {
+        if within.len() == free {
+            break;
+        }
+        if start.is_by_scheduler() {
+            let Some(rest) = room.checked_sub(1) else {
+                draft.awaits_room = true;
+                continue;
+            };
+            room = rest;
+        }
+        within.push(start);
+    }
+    if draft.awaits_room {
+        draft.look_again_at(draft.now.saturating_add(ROOM_PAUSE).unwrap_or(Timestamp::MAX));
+    }
+    within
 }
 
 /// Whether nothing more is started, by what is stored or by what this look has found.

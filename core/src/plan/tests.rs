@@ -9,6 +9,7 @@ mod large;
 mod pacing;
 mod parts;
 mod runner;
+mod scheduler;
 mod sessions;
 mod targets;
 mod toy;

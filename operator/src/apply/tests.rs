@@ -154,6 +154,48 @@ async fn a_server_that_asks_for_time_is_not_asked_for_pods() {
     assert_eq!((record.all().len(), refusal(&context)), (11, None));
 }
 
+/// The same pods, but the scheduler is to place them.
+fn unbound(mut actions: Vec<Action>) -> Vec<Action> {
+    for action in &mut actions {
+        if let Action::CreatePod { pod, .. } = action {
+            pod.spec.as_mut().unwrap().node_name = None;
+        }
+    }
+    actions
+}
+
+#[tokio::test]
+async fn no_more_pods_wait_for_the_scheduler_than_there_is_room_for() {
+    let (mut context, record) = served(takes);
+    context.config.most_unbound_pods = 5;
+    assert_eq!(apply(&context, OWNER, unbound(numbered(9))).await.unwrap(), Progress::Unhurried);
+    assert_eq!(record.all().len(), 5, "what another object left room for when this was planned");
+    assert_eq!(apply(&context, OWNER, numbered(20)).await.unwrap(), Progress::Done);
+    assert_eq!(record.all().len(), 25, "pods that name their node take none");
+}
+
+#[tokio::test]
+async fn pods_that_the_api_server_did_not_make_take_no_room() {
+    let (mut context, record) = served(|_| failure(403, "Forbidden", "exceeded quota"));
+    context.config.most_unbound_pods = 1;
+    for asked in 1..4 {
+        assert_eq!(apply(&context, OWNER, unbound(numbered(3))).await.unwrap(), Progress::Done);
+        assert_eq!(record.all().len(), asked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_may_have_been_made_takes_room_until_that_is_known() {
+    let (mut context, record) = served(|_| Answer::Hangs);
+    context.config.most_unbound_pods = 1;
+    apply(&context, OWNER, unbound(numbered(1))).await.unwrap_err();
+    let other = Owner { uid: "other", ..OWNER };
+    let apply = async |owner, actions| apply(&context, owner, unbound(actions)).await;
+    assert_eq!(apply(other, creations(&["b"])).await.unwrap(), Progress::Unhurried);
+    apply(OWNER, numbered(1)).await.unwrap_err();
+    assert_eq!(record.brief(), ["POST pods", "POST pods"], "the same one is asked for again");
+}
+
 #[tokio::test]
 async fn a_pod_that_a_former_process_made_is_adopted() {
     let (context, record) = served(|asked| match asked.method {

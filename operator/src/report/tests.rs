@@ -81,6 +81,7 @@ fn sight(previous: &ScriptRunnerStatus) -> Sight {
         sessions: BTreeMap::new(),
         pinned: None,
         since: k8s_openapi::jiff::Timestamp::MIN,
+        unbound_room: 0,
     };
     Sight { observed, object, status_is_foreign: false }
 }

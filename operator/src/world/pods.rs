@@ -16,6 +16,8 @@ pub struct PodTable {
     /// UIDs of the owners, by their namespace and name.
     namesakes: HashMap<(String, String), BTreeSet<String>>,
     listed: Option<HashSet<String>>,
+    /// Names of pods that wait for the scheduler, by UID of their owner.
+    unbound: HashMap<String, BTreeSet<String>>,
 }
 
 impl PodTable {
@@ -54,6 +56,7 @@ impl PodTable {
         let name = (facts.namespace.clone(), facts.owner_name.clone());
         self.namesakes.entry(name).or_default().insert(facts.owner_uid.clone());
         self.owners.insert(facts.uid.clone(), facts.owner_uid.clone());
+        note_unbound(&mut self.unbound, &facts);
         let pods = self.by_owner.entry(facts.owner_uid.clone()).or_default();
         pods.insert(facts.uid.clone(), Arc::new(facts));
     }
@@ -88,8 +91,15 @@ impl PodTable {
 
     fn change(&mut self, owner_uid: &str, uid: &str, change: impl FnOnce(&mut PodFacts)) {
         if let Some(pod) = self.by_owner.get_mut(owner_uid).and_then(|pods| pods.get_mut(uid)) {
-            change(Arc::make_mut(pod));
+            let pod = Arc::make_mut(pod);
+            change(pod);
+            note_unbound(&mut self.unbound, pod);
         }
+    }
+
+    /// Names of pods that wait for the scheduler, by UID of their owner. Owners without any are not in it.
+    pub fn unbound(&self) -> &HashMap<String, BTreeSet<String>> {
+        &self.unbound
     }
 
     /// All pods of an owner, sorted by UID.
@@ -129,6 +139,7 @@ impl PodTable {
             let keep = pod.presence == Presence::Present || keep(pod);
             if !keep {
                 self.owners.remove(uid);
+                forget_unbound(&mut self.unbound, pod);
             }
             keep
         });
@@ -139,6 +150,22 @@ impl PodTable {
                 !owners.is_empty()
             });
         }
+    }
+}
+
+fn note_unbound(unbound: &mut HashMap<String, BTreeSet<String>>, pod: &PodFacts) {
+    if pod.is_unbound() {
+        unbound.entry(pod.owner_uid.clone()).or_default().insert(pod.name.clone());
+    } else {
+        forget_unbound(unbound, pod);
+    }
+}
+
+fn forget_unbound(unbound: &mut HashMap<String, BTreeSet<String>>, pod: &PodFacts) {
+    let Some(names) = unbound.get_mut(&pod.owner_uid) else { return };
+    names.remove(&pod.name);
+    if names.is_empty() {
+        unbound.remove(&pod.owner_uid);
     }
 }
 

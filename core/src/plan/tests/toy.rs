@@ -74,6 +74,7 @@ impl Toy {
                 sessions: BTreeMap::new(),
                 pinned: None,
                 since: Timestamp::from_second(1_800_000_000).unwrap(),
+                unbound_room: usize::MAX,
             },
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             settings: settings(),

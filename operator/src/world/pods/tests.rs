@@ -125,3 +125,27 @@ fn a_look_under_way_keeps_what_it_saw() {
     table.mark_deleting("owner", "a");
     assert_eq!((seen.deleting, table.of("owner")[0].deleting), (false, true));
 }
+
+#[test]
+fn pods_that_wait_for_the_scheduler_are_told() {
+    let unbound = |uid: &str| PodFacts { bound: false, container: ContainerFacts::Absent, ..pod(uid, 5) };
+    let mut table = PodTable::default();
+    let names = |table: &PodTable| -> Vec<String> {
+        table.unbound().get("owner").into_iter().flatten().cloned().collect()
+    };
+    table.put(pod("a", 5));
+    for uid in ["b", "c", "d", "e"] {
+        table.put(unbound(uid));
+    }
+    assert_eq!(names(&table), ["srn-b", "srn-c", "srn-d", "srn-e"]);
+    table.put(PodFacts { resource_version: 6, ..pod("b", 6) });
+    table.put(PodFacts { phase: "Failed".into(), resource_version: 6, ..unbound("c") });
+    assert_eq!(names(&table), ["srn-d", "srn-e"]);
+    table.remove(unbound("d"));
+    assert_eq!(names(&table), ["srn-d", "srn-e"], "only its labels may be gone");
+    table.confirm_gone("owner", "d");
+    assert_eq!(names(&table), ["srn-e"]);
+    table.remove(unbound("e"));
+    table.prune("owner", |_| false);
+    assert!(table.unbound().is_empty());
+}
