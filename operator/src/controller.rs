@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, FuturesUnordered},
+};
 use kube::{
     Api, Resource, ResourceExt,
     runtime::{
@@ -12,7 +15,10 @@ use kube::{
     },
 };
 use scriptrunner_core::observed::{PodFacts, Presence};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, watch},
+    time::{Instant, sleep_until},
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::{
@@ -179,37 +185,58 @@ fn trigger_where(parts: &Parts, is_chosen: impl Fn(&Guarded) -> bool) {
     }
 }
 
-/// Sweeps when somebody asks for it, beside the reconciles: an object may leave thousands of pods.
+/// Sweeps when somebody asks for it, beside the reconciles: an object may leave thousands of pods. Others that go meanwhile
+/// are not kept waiting by it.
 async fn sweep_on_demand(parts: &Parts) {
     // Before the first list every object would seem to be gone.
     if parts.store.wait_until_ready().await.is_err() {
         return std::future::pending().await;
     }
+    let (mut under_way, mut owners) = (FuturesUnordered::new(), HashSet::new());
+    let mut rested = Instant::now();
     loop {
-        parts.orphans.notified().await;
-        sweep(&parts.context, &parts.store).await;
-        tokio::time::sleep(SWEEP_REST).await;
+        let asked = async {
+            sleep_until(rested).await;
+            parts.orphans.notified().await;
+        };
+        tokio::select! {
+            () = asked => {
+                let gone = gone_owners(&parts.context, &parts.store);
+                let new = gone.into_iter().filter(|owner| owners.insert(owner.clone()));
+                under_way.extend(new.map(|owner| sweep(&parts.context, owner)));
+                rested = Instant::now() + SWEEP_REST;
+            }
+            Some(owner) = under_way.next() => _ = owners.remove(&owner),
+        }
     }
 }
 
-/// Deletes the pods of objects that no longer exist. The watch may lag behind, so the API server is asked first.
-async fn sweep(context: &Context, store: &Store<Guarded>) {
+/// UIDs of objects that have pods and, as far as the watch knows, no longer exist.
+fn gone_owners(context: &Context, store: &Store<Guarded>) -> Vec<String> {
     let live: HashSet<String> = store.state().iter().filter_map(|object| object.meta().uid.clone()).collect();
     // Also of objects without pods: a memory holds a whole object.
     context.world.forget_all_but(&live);
     let owners = context.world.pods().owners();
-    for owner in owners.into_iter().filter(|owner| !live.contains(owner.as_str())) {
-        if let Err(error) = sweep_owner(context, &owner).await {
-            tracing::warn!(%error, owner, "pods of a ScriptRunner that is gone could not be deleted; the garbage collector does it");
-        }
-    }
+    owners.into_iter().filter(|owner| !live.contains(owner.as_str())).collect()
 }
+
+/// Deletes the pods of an object that no longer exists; gives its UID back.
+async fn sweep(context: &Context, owner: String) -> String {
+    if let Err(error) = sweep_owner(context, &owner).await {
+        tracing::warn!(%error, owner, "pods of a ScriptRunner that is gone could not be deleted; the garbage collector does it");
+    }
+    owner
+}
+
+/// The watch may lag behind, so the API server is asked first.
 
 async fn sweep_owner(context: &Context, owner: &str) -> Result<(), Error> {
     let pods: Vec<Arc<PodFacts>> = context.world.pods().of(owner);
     let Some(first) = pods.first() else { return Ok(()) };
     let api = Api::<Guarded>::namespaced(context.client.clone(), &first.namespace);
+    let turn = context.turns.take(None).await;
     let found = context.call("get the ScriptRunner of a pod", api.get_opt(&first.owner_name)).await?;
+    drop(turn);
     if found.is_some_and(|found| found.meta().uid.as_deref() == Some(owner)) {
         return Ok(());
     }
@@ -226,3 +253,6 @@ async fn sweep_owner(context: &Context, owner: &str) -> Result<(), Error> {
     context.world.forget(owner);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
