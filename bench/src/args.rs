@@ -57,6 +57,8 @@ pub(crate) enum Scenario {
     Many,
     /// The script is edited while the runners of the first run wait for more.
     Warm,
+    /// A ScriptRunner is deleted while its pods run on every node.
+    Deletion,
 }
 
 impl Scenario {
@@ -75,6 +77,7 @@ impl Scenario {
             Self::Storm => "storm",
             Self::Many => "many",
             Self::Warm => "warm",
+            Self::Deletion => "deletion",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The scenarios. Each begins on a stage of its own.
 
 mod burst;
+mod deletion;
 mod many;
 mod steady;
 mod storm;
@@ -85,6 +86,7 @@ impl Desk {
             Scenario::Storm => storm::run(self, &stage).await,
             Scenario::Many => many::run(self, &stage).await,
             Scenario::Warm => warm::run(self, &stage).await,
+            Scenario::Deletion => deletion::run(self, &stage).await,
             Scenario::Null | Scenario::Burst => Ok(()),
         };
         stage.strike(self.args.keep).await?;
