@@ -2,31 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
-use scriptrunner_api::{condition::ConditionType, labels};
-use scriptrunner_testcluster::wait;
+use scriptrunner_api::condition::ConditionType;
 use serde_json::{Value, json};
 
 use crate::{
     answer::{entry, newest, run_number, says, state, status},
-    stage::{PATIENCE, Stage, beside_others},
+    stage::beside_others,
 };
-
-/// Waits until the namespace has `count` ConfigMaps of runs.
-async fn until_config_maps(stage: &Stage, count: usize) {
-    let api = stage.api::<ConfigMap>();
-    wait::until(&format!("{count} ConfigMaps of runs"), PATIENCE, async |seen| {
-        let found = api.list(&ListParams::default().labels(labels::UID)).await?.items.len();
-        seen.note(found.to_string());
-        Ok::<_, kube::Error>((found == count).then_some(()))
-    })
-    .await
-    .unwrap();
-}
 
 #[tokio::test]
 async fn an_edit_of_the_script_is_a_second_run_after_the_first_has_ended() {
@@ -59,7 +46,7 @@ async fn an_edit_of_the_script_is_a_second_run_after_the_first_has_ended() {
         assert_eq!(journal.shared_nodes(), Vec::<String>::new(), "two pods at once");
         assert_eq!(journal.pods(), 6);
         stage.until_pods(0).await;
-        until_config_maps(&stage, 1).await;
+        stage.until_config_maps(1).await;
     })
     .await;
 }
@@ -105,7 +92,7 @@ async fn deletion_takes_pods_and_inputs_along_and_the_name_can_be_used_again() {
             assert_eq!(entry(&object, &node).executions, 1);
         }
         stage.until_pods(0).await;
-        until_config_maps(&stage, 1).await;
+        stage.until_config_maps(1).await;
         assert!(journal.pods_per_node().values().all(|pods| *pods == 2), "{:?}", journal.pods_per_node());
         assert_eq!(journal.shared_nodes(), Vec::<String>::new(), "two pods at once");
     })
@@ -121,7 +108,7 @@ async fn a_finished_run_leaves_only_its_inputs_and_they_go_with_it() {
         stage.until_pods(1).await;
         subject.delete().await;
         stage.until_pods(0).await;
-        until_config_maps(&stage, 0).await;
+        stage.until_config_maps(0).await;
     })
     .await;
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures::FutureExt;
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{ConfigMap, Pod},
+};
 use kube::{
     Api, Client, Resource,
     api::{ListParams, PostParams},
@@ -127,6 +130,42 @@ impl Stage {
         wait::until(&format!("{count} pods"), PATIENCE, async |seen| {
             let pods = api.list(&ListParams::default()).await?.items;
             seen.note(format!("{} pods", pods.len()));
+            Ok::<_, kube::Error>((pods.len() == count).then_some(pods))
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Waits until the namespace has `count` ConfigMaps of runs.
+    pub(crate) async fn until_config_maps(&self, count: usize) {
+        let api = self.api::<ConfigMap>();
+        wait::until(&format!("{count} ConfigMaps of runs"), PATIENCE, async |seen| {
+            let found = api.list(&ListParams::default().labels(labels::UID)).await?.items.len();
+            seen.note(found.to_string());
+            Ok::<_, kube::Error>((found == count).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+
+    /// The pods of a ScriptRunner, those that are about to go left out.
+    pub(crate) async fn pods_of(&self, name: &str) -> kube::Result<Vec<Pod>> {
+        let pods = self.api::<Pod>().list(&ListParams::default()).await?.items;
+        let is_its = |pod: &Pod| {
+            let marks = pod.metadata.annotations.as_ref();
+            pod.metadata.deletion_timestamp.is_none()
+                && marks.and_then(|marks| marks.get(labels::NAME)).is_some_and(|of| of == name)
+        };
+        Ok(pods.into_iter().filter(is_its).collect())
+    }
+
+    /// Waits until as many pods of a ScriptRunner run as Kubernetes knows.
+    pub(crate) async fn until_running(&self, name: &str, count: usize) -> Vec<Pod> {
+        wait::until(&format!("{count} running pods of {name:?}"), PATIENCE, async |seen| {
+            let mut pods = self.pods_of(name).await?;
+            let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+            seen.note(format!("{:?}", pods.iter().map(phase).collect::<Vec<_>>()));
+            pods.retain(|pod| phase(pod).as_deref() == Some("Running"));
             Ok::<_, kube::Error>((pods.len() == count).then_some(pods))
         })
         .await

@@ -41,6 +41,14 @@ impl Submitted {
         .unwrap()
     }
 
+    /// Waits until the spec as it is now was looked at.
+    pub(crate) async fn until_observed(&self) -> ScriptRunner {
+        let is_observed = |object: &ScriptRunner| {
+            object.status.as_ref().and_then(|status| status.observed_generation) == object.metadata.generation
+        };
+        self.until("its spec is observed", is_observed).await
+    }
+
     /// Waits for condition Complete.
     pub(crate) async fn until_complete(&self) -> ScriptRunner {
         self.until_over(ConditionType::Complete).await
@@ -78,6 +86,11 @@ impl Submitted {
             Err(kube::Error::Api(status)) if status.is_not_found() => return,
             answer => drop(answer.unwrap()),
         }
+        self.until_gone().await;
+    }
+
+    /// Waits until the object is gone.
+    pub(crate) async fn until_gone(&self) {
         wait::until(&format!("ScriptRunner {:?} to be gone", self.name), PATIENCE, async |_| {
             Ok::<_, kube::Error>(self.api.get_opt(&self.name).await?.is_none().then_some(()))
         })

@@ -38,14 +38,6 @@ async fn until_counts(subject: &Submitted, expected: (u32, u32, u32, u32)) -> Sc
         .await
 }
 
-/// Waits until the spec as it is now was looked at.
-async fn until_observed(subject: &Submitted) -> ScriptRunner {
-    let is_observed = |object: &ScriptRunner| {
-        object.status.as_ref().and_then(|status| status.observed_generation) == object.metadata.generation
-    };
-    subject.until("its spec is observed", is_observed).await
-}
-
 /// Every node had one pod, and no run but the first.
 fn assert_once_each(stage: &Stage, journal: &Journal, object: &ScriptRunner) {
     let once: BTreeMap<_, _> = stage.cluster.node_names().into_iter().map(|node| (node, 1)).collect();
@@ -159,7 +151,7 @@ async fn a_sample_is_the_same_node_for_the_next_operator() {
         subject.edit(json!({"spec": {"nodeSample": "50%"}})).await;
         let object = until_counts(&subject, (2, 2, 0, 0)).await;
         subject.edit(json!({"spec": {"nodeSample": 1}})).await;
-        let smaller = until_observed(&subject).await;
+        let smaller = subject.until_observed().await;
         assert_eq!(counts(&smaller), (2, 2, 0, 0), "nothing is taken back");
         assert!(status(&object).nodes.contains_key(&drawn[0]));
         assert_eq!((journal.pods(), run_number(&smaller)), (2, 1));
@@ -186,7 +178,7 @@ async fn a_node_that_comes_later_is_ignored_where_the_policy_says_so() {
         // Another operator knows it too, and an edit of something else changes nothing.
         operator::restart(&stage.client).await;
         subject.edit(json!({"spec": {"historyLimit": 2}})).await;
-        let object = until_observed(&subject).await;
+        let object = subject.until_observed().await;
         assert_eq!((state(&object, &late), journal.pods()), (("Skipped", "NewNode"), 1));
         subject.edit(json!({"spec": {"script": "print(2)"}})).await;
         let object = subject.until_complete().await;
