@@ -73,8 +73,25 @@ pub(crate) fn summary(object: &ScriptRunner) -> String {
         let _ = write!(text, " {type_}={status}/{reason} ({message});");
     }
     for (name, entry) in &status.nodes {
-        let NodeStatus { state, reason, message, run, attempts, executions, .. } = entry;
-        let _ = write!(text, " {name}: {state}/{reason} ({message}) r{run} a{attempts} x{executions};");
+        let NodeStatus {
+            state,
+            reason,
+            message,
+            run,
+            held_for,
+            attempts,
+            retries,
+            interruptions,
+            executions,
+            ..
+        } = entry;
+        let _ = write!(text, " {name}: {state}/{reason} ({message}) r{run} a{attempts} x{executions}");
+        for (mark, number) in [('h', *held_for), ('f', (*retries).into()), ('i', (*interruptions).into())] {
+            if number > 0 {
+                let _ = write!(text, " {mark}{number}");
+            }
+        }
+        text.push(';');
     }
     text
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, PostParams},
 };
 use scriptrunner_api::v1alpha1::ScriptRunner;
 use scriptrunner_testcluster::wait;
@@ -11,7 +11,8 @@ use serde_json::json;
 
 use crate::{
     answer::{entry, newest, run_number, state, status},
-    node::{change, nodes, until_ready, victim},
+    node::{change, nodes, until_ready, victim, while_disturbed},
+    pair::Pair,
     stage::{PATIENCE, PRIVILEGED, alone},
 };
 
@@ -110,13 +111,7 @@ async fn a_node_that_is_cut_off_is_waited_for_and_then_given_up() {
         // Ends while nobody can see it.
         let unseen = json!({"nodeNames": [node], "interpreter": ["bash"], "script": "sleep 8; echo unseen"});
         let unseen = stage.submit("unseen", unseen).await;
-        wait::until("its pod to run", PATIENCE, async |_| {
-            let pods = stage.api::<Pod>().list(&ListParams::default()).await?.items;
-            let runs = |pod: &Pod| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running");
-            Ok::<_, kube::Error>(pods.iter().any(runs).then_some(()))
-        })
-        .await
-        .unwrap();
+        stage.until_running("unseen", 1).await;
         stage.cluster.cut(&node).unwrap();
         until_ready(&stage, &node, false).await;
         unseen.until("Running", |object| state(object, &node) == ("Running", "")).await;
@@ -168,39 +163,37 @@ async fn a_node_that_restarts_under_a_script_is_told_and_not_run_again() {
 async fn a_node_with_another_uid_is_another_node() {
     alone("nodes::gone", PRIVILEGED, async |stage| {
         let node = victim(&stage).await;
-        let mark = format!("/host/var/lib/e2e-{}", stage.namespace);
-        let script =
-            format!("if [ -e {mark} ]; then echo second; else touch {mark}; echo first; sleep 1000; fi");
-        let spec = json!({"nodeNames": [node], "interpreter": ["bash"], "script": script,
-            "mode": "PrivilegedWithHostFS", "parallelism": 1, "executionDeadlineSeconds": 1000});
-        let subject = stage.submit("subject", spec).await;
-        let mark = stage.cluster.node_var(&node).unwrap().join(format!("lib/e2e-{}", stage.namespace));
-        wait::until("the script to be at work", PATIENCE, async |_| {
-            Ok::<_, std::convert::Infallible>(mark.exists().then_some(()))
-        })
-        .await
-        .unwrap();
-        let before = subject.until("Running", |object| state(object, &node).0 == "Running").await;
-        let uid = nodes(&stage)
-            .delete(&node, &DeleteParams::default())
-            .await
-            .unwrap()
-            .left()
-            .and_then(|it| it.uid());
-        let gone = subject.until("NodeGone", |object| state(object, &node).1 == "NodeGone").await;
+        let pair = Pair::at_work(&stage, &node, &json!({})).await;
+        let both = [&pair.report, &pair.retry];
+        let mut before = Vec::new();
+        for at_work in both {
+            before.push(entry(&at_work.submitted.get().await, &node).node_id.clone());
+        }
+        let deleted = nodes(&stage).delete(&node, &DeleteParams::default()).await.unwrap();
+        let uid = deleted.left().and_then(|node| node.uid());
+        let mut gone = Vec::new();
+        for at_work in both {
+            let is_gone = |object: &ScriptRunner| state(object, &node).1 == "NodeGone";
+            gone.push(at_work.submitted.until("NodeGone", is_gone).await);
+        }
         // A kubelet registers its node once, when it starts.
-        stage.cluster.kill(&node).unwrap();
-        stage.cluster.heal(&node).unwrap();
-        until_ready(&stage, &node, true).await;
-        assert_eq!(state(&gone, &node), ("Unknown", "NodeGone"));
-        assert!(entry(&gone, &node).gone_time.is_some());
+        while_disturbed(&stage, &[&node], async || stage.cluster.kill(&node).unwrap()).await;
+        for object in gone {
+            assert_eq!(state(&object, &node), ("Unknown", "NodeGone"));
+            assert!(entry(&object, &node).gone_time.is_some());
+            assert_eq!(entry(&object, &node).interruptions, 0, "there is nowhere to try again");
+        }
         assert_ne!(nodes(&stage).get(&node).await.unwrap().uid(), uid);
-        // What the old node left stays Failed until the operator sees the new one.
-        let object = subject.until("the new node done", |object| status_is(object, 1, 0)).await;
-        assert_eq!(newest(&object, &node).stdout, "second\n");
-        assert_ne!(entry(&object, &node).node_id, entry(&before, &node).node_id);
-        assert_eq!((run_number(&object), entry(&object, &node).executions), (1, 1));
-        std::fs::remove_file(mark).unwrap();
+        for (at_work, before) in both.into_iter().zip(before) {
+            // What the old node left stays Failed until the operator sees the new one.
+            let is_done = |object: &ScriptRunner| status_is(object, 1, 0);
+            let object = at_work.submitted.until("the new node done", is_done).await;
+            let known = entry(&object, &node);
+            assert_eq!(newest(&object, &node).stdout, "half\nwhole\n");
+            assert_ne!(known.node_id, before);
+            assert_eq!((run_number(&object), known.executions, known.interruptions), (1, 1, 0));
+            assert_eq!(at_work.ledger.executions(&node), [(1, 1, 1); 2], "once on each of two nodes");
+        }
     })
     .await;
 }

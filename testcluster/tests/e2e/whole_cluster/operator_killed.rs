@@ -4,8 +4,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,6 +12,7 @@ use serde_json::json;
 
 use crate::{
     answer::{entry, holds_now, run_number},
+    ledger::Ledger,
     operator, processes,
     stage::{PRIVILEGED, Stage, alone},
     submitted::Submitted,
@@ -38,29 +37,16 @@ fn seed() -> u64 {
     seed
 }
 
-fn ledger(stage: &Stage, node: &str) -> PathBuf {
-    stage.cluster.node_var(node).unwrap().join(format!("lib/e2e-{}", stage.namespace))
-}
-
-async fn submit(stage: &Stage) -> Submitted {
-    let script = format!(
-        "import os\n\
-        path = os.environ['SCRIPTRUNNER_HOST_ROOT'] + '/var/lib/e2e-{}'\n\
-        ledger = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n\
-        line = os.environ['SCRIPTRUNNER_RUN'] + ',' + os.environ['SCRIPTRUNNER_SERIAL'] + '\\n'\n\
-        os.write(ledger, line.encode())\n\
-        os.fsync(ledger)\n",
-        stage.namespace
-    );
-    let spec = json!({"nodeLabelSelector": {}, "script": script, "mode": "PrivilegedWithHostFS",
-        "parallelism": 2, "executionDeadlineSeconds": 60, "historyLimit": HISTORY_LIMIT,
-        "repeat": {"count": REPEATS, "periodSeconds": 1}});
-    stage.submit("subject", spec).await
+async fn submit(stage: &Stage, ledger: &Ledger) -> Submitted {
+    let fields = json!({"nodeLabelSelector": {}, "parallelism": 2, "executionDeadlineSeconds": 60,
+        "historyLimit": HISTORY_LIMIT, "repeat": {"count": REPEATS, "periodSeconds": 1}});
+    stage.submit("subject", ledger.spec("", &fields)).await
 }
 
 async fn kill_the_operator(stage: &Stage, times: u64) {
     let mut random = seed();
-    let subject = submit(stage).await;
+    let ledger = Ledger::of(stage, "subject");
+    let subject = submit(stage, &ledger).await;
     for kill in 1..=times {
         operator::leader(&stage.client).await;
         let object = subject.get().await;
@@ -79,20 +65,13 @@ async fn kill_the_operator(stage: &Stage, times: u64) {
     operator::leader(&stage.client).await;
     let object = subject.until_complete().await;
     for node in stage.cluster.node_names() {
-        assert_accounted(stage, &object, &node);
-        fs::remove_file(ledger(stage, &node)).unwrap();
+        assert_accounted(&ledger, &object, &node);
     }
 }
 
 /// Whether everything that the node's own ledger has stands in the status, and nothing else.
-fn assert_accounted(stage: &Stage, object: &ScriptRunner, node: &str) {
-    let text = fs::read_to_string(ledger(stage, node)).unwrap();
-    let number = |text: &str| text.parse::<u64>().unwrap();
-    let lines: Vec<(u64, u64)> = text
-        .lines()
-        .map(|line| line.split_once(',').unwrap())
-        .map(|(run, serial)| (number(run), number(serial)))
-        .collect();
+fn assert_accounted(ledger: &Ledger, object: &ScriptRunner, node: &str) {
+    let lines: Vec<_> = ledger.executions(node).into_iter().map(|(run, _, serial)| (run, serial)).collect();
     let expected: BTreeSet<_> =
         (1..=run_number(object)).flat_map(|run| (1..=REPEATS).map(move |serial| (run, serial))).collect();
     assert_eq!(lines, expected.iter().copied().collect::<Vec<_>>(), "{node}: each execution once, in order");
