@@ -79,10 +79,12 @@ install_without_operator() {
   apply_definitions
 }
 
-# The operator as it is built, with a shorter time until the pod of an endless repetition hands over.
+# The operator as it is built, with shorter times: until the pod of an endless repetition hands over, until a runner that has not
+# ended is given up, and until a failed node is tried again.
 install_for_tests() {
   # shellcheck disable=SC2034 # read by scripts/cluster.sh
-  MORE_OPERATOR_ENVIRONMENT=',{"name":"SCRIPTRUNNER_HANDOVER_SECONDS","value":"20"}'
+  MORE_OPERATOR_ENVIRONMENT=',{"name":"SCRIPTRUNNER_HANDOVER_SECONDS","value":"20"},
+    {"name":"SCRIPTRUNNER_HUNG_AFTER_SECONDS","value":"20"},{"name":"SCRIPTRUNNER_RETRY_SECONDS","value":"1"}'
   install_scriptrunner
 }
 
