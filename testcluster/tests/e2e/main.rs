@@ -23,6 +23,7 @@ mod pacing;
 mod pair;
 mod processes;
 mod python_index;
+mod retries;
 mod samples;
 mod stage;
 mod submitted;
