@@ -24,6 +24,7 @@ mod pacing;
 mod pair;
 mod processes;
 mod python_index;
+mod reruns;
 mod retries;
 mod samples;
 mod stage;
