@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on ends")]
 
 mod answer;
+mod cleanup;
 mod deadlines;
 mod ends;
 mod figures;
