@@ -1,5 +1,7 @@
 //! Every file in samples/, applied as it stands and run to its end.
 
+mod attempts;
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use k8s_openapi::api::core::v1::{Namespace, Node};
@@ -77,14 +79,20 @@ fn every_sample_has_its_test() {
     let tested = [
         "bash",
         "careful",
+        "cleanup",
+        "deadline",
         "failing",
         "hello",
         "host-file-system",
+        "interruptions",
         "node-selector",
         "pausable",
         "pip",
         "privileged",
         "repeat",
+        "rerun",
+        "retry",
+        "skip",
         "targets",
         "warm",
         "watch",
