@@ -20,6 +20,7 @@ mod ledger;
 mod links;
 mod outage;
 mod process;
+mod restore;
 mod scene;
 mod seed;
 mod subject;

@@ -74,6 +74,24 @@ impl<'a> Subject<'a> {
         self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     }
 
+    /// Deletes the object and makes it anew as it was in a backup, with its status or without. Returns the new one.
+    pub(crate) async fn restore(&self, backup: &ScriptRunner, with_status: bool) -> ScriptRunner {
+        self.api.delete(&self.name, &DeleteParams::default()).await.unwrap();
+        wait::until(&format!("{:?} to be gone", self.name), PATIENCE, async |_| {
+            Ok::<_, kube::Error>(self.api.get_opt(&self.name).await?.is_none().then_some(()))
+        })
+        .await
+        .unwrap();
+        let object = ScriptRunner::new(&self.name, backup.spec.clone());
+        let created = self.api.create(&PostParams::default(), &object).await.unwrap();
+        assert_ne!(created.metadata.uid, backup.metadata.uid);
+        if !with_status {
+            return created;
+        }
+        let patch = Patch::Merge(json!({"status": backup.status}));
+        self.api.patch_status(&self.name, &PatchParams::default(), &patch).await.unwrap()
+    }
+
     /// The object as it is now.
     pub(crate) async fn get(&self) -> ScriptRunner {
         self.api.get(&self.name).await.unwrap()
