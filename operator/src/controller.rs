@@ -206,7 +206,9 @@ async fn sweep_on_demand(parts: &Parts) {
                 under_way.extend(new.map(|owner| sweep(&parts.context, owner)));
                 rested = Instant::now() + SWEEP_REST;
             }
-            Some(owner) = under_way.next() => _ = owners.remove(&owner),
+            Some(owner) = under_way.next() => {
+                owners.remove(&owner);
+            }
         }
     }
 }
@@ -229,7 +231,6 @@ async fn sweep(context: &Context, owner: String) -> String {
 }
 
 /// The watch may lag behind, so the API server is asked first.
-
 async fn sweep_owner(context: &Context, owner: &str) -> Result<(), Error> {
     let pods: Vec<Arc<PodFacts>> = context.world.pods().of(owner);
     let Some(first) = pods.first() else { return Ok(()) };

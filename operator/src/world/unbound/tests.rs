@@ -98,8 +98,10 @@ impl Cluster {
                 pod.clone()
             })
             .collect();
-        for (object, name) in bound.iter().filter(|pod| !self.unanswered.contains(pod)) {
-            self.show(object, name);
+        for pod in bound {
+            if !self.unanswered.contains(&pod) {
+                self.show(&pod.0, &pod.1);
+            }
         }
     }
 
