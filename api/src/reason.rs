@@ -152,7 +152,7 @@ reasons! {
         AllNodesDone,
         /// Every desired node succeeded or was skipped.
         AllNodesSucceeded,
-        /// Every desired node was skipped: nothing was run.
+        /// Every desired node was skipped.
         AllNodesSkipped,
         /// Some desired node failed or is unknown.
         NodesFailed,

@@ -40,7 +40,7 @@ pub struct Record {
     /// Grows with every snapshot of this runner.
     #[serde(rename = "q")]
     pub seq: u64,
-    /// What became of the node so far: `Running`, `Succeeded`, `Failed`, `Stopped` or `Unknown`.
+    /// What became of the node so far: `Running`, `Succeeded`, `Failed`, `Skipped`, `Stopped` or `Unknown`.
     #[serde(rename = "s")]
     pub state: String,
     /// Why, a [`NodeReason`]; empty where the state says it.
@@ -194,9 +194,8 @@ impl Snapshot {
     fn by_importance(&self) -> Vec<&Execution> {
         let mut newest_first = self.history.iter().rev();
         let newest = newest_first.next();
-        let (successes, failures): (Vec<_>, Vec<_>) =
-            newest_first.partition(|execution| execution.succeeded());
-        newest.into_iter().chain(failures).chain(successes).collect()
+        let (failures, others): (Vec<_>, Vec<_>) = newest_first.partition(|execution| execution.failed());
+        newest.into_iter().chain(failures).chain(others).collect()
     }
 }
 
@@ -241,19 +240,19 @@ impl Line {
 }
 
 /// How many bytes of stdout and of stderr fit into `output_bytes`: each gets what it needs if the other leaves it, else the
-/// stream that matters more (stderr of a failure, stdout of a success) gets three quarters.
+/// stream that matters more (stderr of a failure, stdout of any other) gets three quarters.
 fn share(execution: &Execution, output_bytes: usize) -> (usize, usize) {
     let (out, err) = (execution.stdout.len(), execution.stderr.len());
     if out + err <= output_bytes {
         return (out, err);
     }
     let quarter = output_bytes / 4;
-    if execution.succeeded() {
-        let err = err.min(quarter.max(output_bytes.saturating_sub(out)));
-        (output_bytes - err, err)
-    } else {
+    if execution.failed() {
         let out = out.min(quarter.max(output_bytes.saturating_sub(err)));
         (out, output_bytes - out)
+    } else {
+        let err = err.min(quarter.max(output_bytes.saturating_sub(out)));
+        (output_bytes - err, err)
     }
 }
 

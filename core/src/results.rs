@@ -54,7 +54,7 @@ pub struct NeverStarted {
 /// How a pod ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// `Succeeded`, `Failed`, `Stopped` or `Unknown`; meaningless if the runner handed over.
+    /// `Succeeded`, `Failed`, `Skipped`, `Stopped` or `Unknown`; meaningless if the runner handed over.
     pub state: NodeState,
     /// Why; none where the state says it.
     pub reason: Option<NodeReason>,
@@ -206,12 +206,11 @@ fn at_work(pod: &PodFacts, beside: Beside<'_>) -> PodState {
     let outcome = live.filter(|live| {
         !endless
             && match NodeState::parse(&live.record.state) {
-                NodeState::Succeeded => true,
+                NodeState::Succeeded | NodeState::Skipped => true,
                 NodeState::Failed => live.record.signal != Some(SIGKILL) || !pod.shape.is_empty(),
                 NodeState::Pending
                 | NodeState::Starting
                 | NodeState::Running
-                | NodeState::Skipped
                 | NodeState::Stopped
                 | NodeState::Unknown => false,
             }
@@ -405,12 +404,15 @@ fn concluded(snapshot: &Snapshot, container_reason: &str, stop_cause: &Cause) ->
             message: stop_cause.beside(&record.message),
             ..told()
         }),
+        NodeState::Skipped => {
+            Some(Outcome { state: NodeState::Skipped, reason: Some(NodeReason::ExitCodeSkips), ..told() })
+        }
         NodeState::Pending | NodeState::Starting | NodeState::Running if record.handed_over => {
             let reason = NodeReason::parse(&record.reason).filter(|reason| *reason == NodeReason::Paused);
             let reason = reason.unwrap_or(NodeReason::NoSession);
             Some(Outcome { state: NodeState::Running, reason: Some(reason), ..told() })
         }
-        NodeState::Skipped | NodeState::Unknown => Some(Outcome { state: NodeState::Unknown, ..told() }),
+        NodeState::Unknown => Some(Outcome { state: NodeState::Unknown, ..told() }),
         NodeState::Pending | NodeState::Starting | NodeState::Running => None,
     }
 }

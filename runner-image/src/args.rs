@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the script of the pod: install, execute as often as told, report in the termination message.
     ///
-    /// Exit codes, for people (the operator reads the message): 0 all succeeded or handed over, 1 the script failed or
+    /// Exit codes, for people (the operator reads the message): 0 succeeded, skipped or handed over, 1 the script failed or
     /// the runner could not work, 2 wrong usage, 3 a dependency could not be installed, 4 the inputs are not the pinned
     /// ones, 5 the pod was started a second time, 6 the runner was told to stop. Of several runs the last one counts.
     Run(RunArgs),
@@ -71,6 +71,8 @@ pub(crate) struct RunArgs {
     /// Seconds that one execution may take; no limit if absent.
     #[arg(long = "execution-deadline-seconds", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) execution_deadline: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) exit_codes: ExitCodes,
     /// Seconds after which an endless repetition whose answers the operator does not acknowledge is handed over to the
     /// next pod.
     #[arg(long = "handover-seconds", value_name = "SECONDS", value_parser = seconds, default_value = "600")]
@@ -96,6 +98,22 @@ pub(crate) struct RunArgs {
     /// File that the kubelet reads as the termination message.
     #[arg(long, hide = true, value_parser = absolute, default_value = labels::TERMINATION_LOG)]
     pub(crate) termination_log: PathBuf,
+}
+
+/// What exit codes of the script beside 0 mean, if not a failure. Of the pod: an order that comes over the session changes
+/// nothing of it.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct ExitCodes {
+    /// Exit codes beside 0 that count as success: numbers from 1 to 255, separated by commas.
+    #[arg(long = "success-codes", value_name = "CODES", value_delimiter = ',', value_parser = exit_code())]
+    pub(crate) success: Vec<u8>,
+    /// Exit codes that say there was nothing to do, neither success nor failure: numbers from 1 to 255, separated by commas.
+    #[arg(long = "skipped-codes", value_name = "CODES", value_delimiter = ',', value_parser = exit_code())]
+    pub(crate) skipped: Vec<u8>,
+}
+
+fn exit_code() -> clap::builder::RangedI64ValueParser<u8> {
+    clap::value_parser!(u8).range(1..)
 }
 
 /// Where the operator is, and what it is waited for.
@@ -201,6 +219,25 @@ mod tests {
     fn command_line_definition_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_are_lists_and_absent_ones_are_empty() {
+        #[derive(Parser, Debug)]
+        struct Line {
+            #[command(flatten)]
+            codes: ExitCodes,
+        }
+        let parse = |line: &str| {
+            let line = Line::try_parse_from(std::iter::once("runner").chain(line.split_whitespace())).ok()?;
+            Some((line.codes.success, line.codes.skipped))
+        };
+        assert_eq!(parse(""), Some((vec![], vec![])));
+        assert_eq!(parse("--success-codes 2,3 --skipped-codes 255"), Some((vec![2, 3], vec![255])));
+        for wrong in ["0", "256", "-1", "x", "2,", "2,,3"] {
+            assert_eq!(parse(&format!("--success-codes {wrong}")), None, "{wrong}");
+            assert_eq!(parse(&format!("--skipped-codes {wrong}")), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Ledger {
     pub(crate) fn finish(&mut self, execution: Execution) {
         self.record.exit_code = execution.exit_code;
         self.record.signal = execution.signal;
-        if !execution.succeeded() {
+        if execution.failed() {
             self.record.failures += 1;
             self.newest_failure = Some(execution.clone());
         }
@@ -173,14 +173,19 @@ impl Ledger {
         format!("{executions} executions, {failures} failed: {}", words.join(", "))
     }
 
-    /// Any failed execution is a failure, unless what was waited for was a success and it came.
+    /// Any failed execution is a failure, unless what was waited for was a success and it came. Without a failure the newest
+    /// execution says whether the node was skipped.
     fn verdict(&self, stop_on: StopOn) -> (NodeState, Option<NodeReason>, String) {
         let newest_succeeded = self.newest().is_some_and(Execution::succeeded);
-        match &self.newest_failure {
-            Some(failure) if !(stop_on == StopOn::Success && newest_succeeded) => {
-                (NodeState::Failed, NodeReason::parse(&failure.reason), outcome::sentence(failure))
+        let told = |state, execution: &Execution| {
+            (state, NodeReason::parse(&execution.reason), outcome::sentence(execution))
+        };
+        match (&self.newest_failure, self.newest()) {
+            (Some(failure), _) if !(stop_on == StopOn::Success && newest_succeeded) => {
+                told(NodeState::Failed, failure)
             }
-            Some(_) | None => (NodeState::Succeeded, None, String::new()),
+            (_, Some(newest)) if newest.skipped() => told(NodeState::Skipped, newest),
+            (_, Some(_) | None) => (NodeState::Succeeded, None, String::new()),
         }
     }
 
@@ -197,17 +202,27 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    /// An exit code that counts as success.
+    const SUCCEEDS: i32 = 102;
+    /// An exit code that skips the node.
+    const SKIPS: i32 = 104;
+
     fn ledger_of(endings: &[i32], history_limit: usize) -> Ledger {
         let mut ledger = Ledger::new("00000000".to_owned(), 1, 1, history_limit);
         for (serial, &code) in (1..).zip(endings) {
-            let reason = if code == 0 { String::new() } else { NodeReason::ScriptFailed.as_str().to_owned() };
+            let reason = match code {
+                0 => "",
+                SUCCEEDS => NodeReason::ExitCodeSucceeds.as_str(),
+                SKIPS => NodeReason::ExitCodeSkips.as_str(),
+                _ => NodeReason::ScriptFailed.as_str(),
+            };
             ledger.begin(serial);
             ledger.finish(Execution {
                 run: 1,
                 attempt: 1,
                 serial,
                 exit_code: Some(code),
-                reason,
+                reason: reason.to_owned(),
                 ..Execution::default()
             });
         }
@@ -222,11 +237,31 @@ mod tests {
             (&[0, 0, 1], StopOn::Failure, "Failed"),
             (&[1, 1, 0], StopOn::Success, "Succeeded"),
             (&[1, 1], StopOn::Success, "Failed"),
+            (&[SUCCEEDS], StopOn::Never, "Succeeded"),
+            (&[1, SUCCEEDS], StopOn::Success, "Succeeded"),
+            (&[SKIPS], StopOn::Never, "Skipped"),
+            (&[0, SKIPS], StopOn::Never, "Skipped"),
+            (&[SKIPS, 0], StopOn::Never, "Succeeded"),
+            (&[SKIPS, SUCCEEDS], StopOn::Success, "Succeeded"),
+            (&[1, SKIPS], StopOn::Never, "Failed"),
+            (&[1, SKIPS], StopOn::Success, "Failed"),
+            (&[SKIPS, 1], StopOn::Failure, "Failed"),
         ] {
             let mut ledger = ledger_of(endings, 5);
             assert_eq!(ledger.end(&End::Completed, stop_on), state == "Failed", "{endings:?} {stop_on:?}");
             assert_eq!(ledger.publish().record.state, state, "{endings:?} {stop_on:?}");
         }
+    }
+
+    #[test]
+    fn skipped_part_says_why_and_counts_no_failure() {
+        let mut ledger = ledger_of(&[SUCCEEDS, SKIPS], 5);
+        let has_failed = ledger.end(&End::Completed, StopOn::Never);
+        assert_eq!(End::Completed.exit_code(has_failed), 0);
+        let record = ledger.publish().record;
+        assert_eq!((record.state.as_str(), record.reason.as_str()), ("Skipped", "ExitCodeSkips"));
+        assert_eq!(record.message, "execution 2 exited with code 104, which exitCodes.skipped has");
+        assert_eq!((record.executions, record.failures, record.exit_code), (2, 0, Some(SKIPS)));
     }
 
     #[test]

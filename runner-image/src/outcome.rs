@@ -8,7 +8,10 @@ use scriptrunner_api::{
     v1alpha1::Execution,
 };
 
-use crate::process::{CutBy, Ending, Finished};
+use crate::{
+    args::ExitCodes,
+    process::{CutBy, Ending, Finished},
+};
 
 /// Longest text about an interpreter that could not be started, in bytes.
 const MAX_START_ERROR_BYTES: usize = 1024;
@@ -23,7 +26,7 @@ pub(crate) struct Begun {
 }
 
 /// The entry of an execution that came to an end, whatever its end.
-pub(crate) fn of_finished(begun: Begun, finished: Finished) -> Execution {
+pub(crate) fn of_finished(begun: Begun, finished: Finished, exit_codes: &ExitCodes) -> Execution {
     let Finished { ending, cut_by, duration, stdout, stderr } = finished;
     let (exit_code, signal, ending) = match ending {
         Ending::Code(code) => (Some(code), None, code.to_string()),
@@ -32,8 +35,8 @@ pub(crate) fn of_finished(begun: Begun, finished: Finished) -> Execution {
     let reason = match (cut_by, exit_code) {
         (Some(CutBy::Deadline), _) => Some(NodeReason::ExecutionDeadlineExceeded),
         (Some(CutBy::Stop), _) => Some(NodeReason::Interrupted),
-        (None, Some(0)) => None,
-        (None, _) => Some(NodeReason::ScriptFailed),
+        (None, Some(code)) => of_exit_code(code, exit_codes),
+        (None, None) => Some(NodeReason::ScriptFailed),
     };
     Execution {
         duration_millis: Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
@@ -46,6 +49,20 @@ pub(crate) fn of_finished(begun: Begun, finished: Finished) -> Execution {
         stdout: stdout.text,
         stderr: stderr.text,
         ..of_begun(begun)
+    }
+}
+
+/// What an exit code says of an execution that nobody cut short; none is success.
+fn of_exit_code(code: i32, exit_codes: &ExitCodes) -> Option<NodeReason> {
+    let has = |codes: &[u8]| codes.iter().any(|listed| i32::from(*listed) == code);
+    if code == 0 {
+        None
+    } else if has(&exit_codes.success) {
+        Some(NodeReason::ExitCodeSucceeds)
+    } else if has(&exit_codes.skipped) {
+        Some(NodeReason::ExitCodeSkips)
+    } else {
+        Some(NodeReason::ScriptFailed)
     }
 }
 
@@ -83,6 +100,9 @@ pub(crate) fn sentence(execution: &Execution) -> String {
         Some(NodeReason::Interrupted) => {
             format!("the pod was told to end while execution {serial} ran, which {ending}")
         }
+        Some(NodeReason::ExitCodeSkips) => {
+            format!("execution {serial} {ending}, which exitCodes.skipped has")
+        }
         _ => format!("execution {serial} {ending}"),
     }
 }
@@ -107,7 +127,8 @@ mod tests {
             capture.finish()
         };
         let duration = Duration::from_millis(1500);
-        of_finished(begun(), Finished { ending, cut_by, duration, stdout: stream(), stderr: stream() })
+        let finished = Finished { ending, cut_by, duration, stdout: stream(), stderr: stream() };
+        of_finished(begun(), finished, &ExitCodes { success: vec![2, 5], skipped: vec![4] })
     }
 
     #[test]
@@ -119,11 +140,33 @@ mod tests {
             (Ending::Signal(15), Some(CutBy::Deadline), "ExecutionDeadlineExceeded"),
             (Ending::Code(0), Some(CutBy::Deadline), "ExecutionDeadlineExceeded"),
             (Ending::Code(0), Some(CutBy::Stop), "Interrupted"),
+            (Ending::Code(2), Some(CutBy::Deadline), "ExecutionDeadlineExceeded"),
+            (Ending::Code(4), Some(CutBy::Stop), "Interrupted"),
         ] {
             let execution = finished(ending, cut_by);
             assert_eq!(execution.reason, reason, "{ending:?}");
             assert_eq!(execution.succeeded(), reason.is_empty(), "{ending:?}");
+            assert_eq!(execution.failed(), !reason.is_empty(), "{ending:?}");
         }
+    }
+
+    #[test]
+    fn exit_codes_mean_what_the_pod_was_told() {
+        for (code, reason, (succeeded, skipped)) in [
+            (0, "", (true, false)),
+            (1, "ScriptFailed", (false, false)),
+            (2, "ExitCodeSucceeds", (true, false)),
+            (4, "ExitCodeSkips", (false, true)),
+            (5, "ExitCodeSucceeds", (true, false)),
+        ] {
+            let execution = finished(Ending::Code(code), None);
+            assert_eq!((execution.exit_code, execution.reason.as_str()), (Some(code), reason));
+            assert_eq!((execution.succeeded(), execution.skipped()), (succeeded, skipped), "{code}");
+        }
+        // A signal is not the exit code of its number.
+        assert_eq!(finished(Ending::Signal(2), None).reason, "ScriptFailed");
+        let skipped = finished(Ending::Code(4), None);
+        assert_eq!(sentence(&skipped), "execution 3 exited with code 4, which exitCodes.skipped has");
     }
 
     #[test]

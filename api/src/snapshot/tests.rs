@@ -48,6 +48,20 @@ fn small_snapshot_round_trips() {
 }
 
 #[test]
+fn exit_codes_that_are_excused_give_way_to_failures() {
+    let excused = |serial| {
+        let reason = if serial % 2 == 0 { "ExitCodeSucceeds" } else { "ExitCodeSkips" }.to_owned();
+        Execution { reason, ..execution(serial, 3, "", "") }
+    };
+    let mut history: Vec<Execution> = (1..=100).map(excused).collect();
+    history[0] = execution(1, 3, "", "");
+    let back = Snapshot::decode(&Snapshot { record: record(), history }.encode(MAX_MESSAGE_BYTES)).unwrap();
+    assert!(back.history.len() < 100, "not all of them fit");
+    assert!((back.history[0].serial, back.history[0].failed()) == (1, true), "the failure stays");
+    assert!(back.history[1..].iter().all(|execution| !execution.failed()));
+}
+
+#[test]
 fn large_output_keeps_the_newest_and_the_ends() {
     let history = (1..=100).map(|serial| execution(serial, 0, &"x\n".repeat(4000), "")).collect();
     let message = Snapshot { record: record(), history }.encode(MAX_MESSAGE_BYTES);

@@ -10,6 +10,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::reason::NodeReason;
+
 /// What became of a ScriptRunner. `nodes` has the answer of each node.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -244,7 +246,7 @@ pub struct Execution {
     /// Signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// Why it failed, in one word, where exit code and signal do not say it.
+    /// Why it failed, or what `exitCodes` makes of it, in one word, where exit code and signal do not say it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// Kept part of stdout, control characters made visible.
@@ -265,9 +267,26 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// Whether it counts as a success: it ran, and exited with 0.
+    /// Whether it counts as a success: it ran, and exited with 0 or with a code that `exitCodes.success` has.
     pub fn succeeded(&self) -> bool {
-        self.exit_code == Some(0) && self.signal.is_none() && self.reason.is_empty()
+        let is_success = match self.exit_code {
+            Some(0) => self.reason.is_empty(),
+            Some(_) => self.reason == NodeReason::ExitCodeSucceeds.as_str(),
+            None => false,
+        };
+        is_success && self.signal.is_none()
+    }
+
+    /// Whether it is neither success nor failure: it exited with a code that `exitCodes.skipped` has.
+    pub fn skipped(&self) -> bool {
+        self.exit_code.is_some_and(|code| code != 0)
+            && self.signal.is_none()
+            && self.reason == NodeReason::ExitCodeSkips.as_str()
+    }
+
+    /// Whether it counts as a failure.
+    pub fn failed(&self) -> bool {
+        !self.succeeded() && !self.skipped()
     }
 
     /// Bytes of kept output.
@@ -367,5 +386,32 @@ impl NodeStatus {
     /// The state, parsed.
     pub fn node_state(&self) -> NodeState {
         NodeState::parse(&self.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn execution_is_success_skip_or_failure_by_its_ending_and_its_reason() {
+        for (exit_code, signal, reason, (succeeded, skipped, failed)) in [
+            (Some(0), None, "", (true, false, false)),
+            (Some(0), None, "ExecutionDeadlineExceeded", (false, false, true)),
+            (Some(2), None, "ExitCodeSucceeds", (true, false, false)),
+            (Some(4), None, "ExitCodeSkips", (false, true, false)),
+            (Some(2), None, "ScriptFailed", (false, false, true)),
+            // A word that an older version dropped.
+            (Some(2), None, "", (false, false, true)),
+            // A reason without the ending that belongs to it.
+            (None, Some(15), "ExitCodeSucceeds", (false, false, true)),
+            (None, None, "ExitCodeSkips", (false, false, true)),
+            (Some(0), None, "ExitCodeSkips", (false, false, true)),
+            (None, None, "", (false, false, true)),
+        ] {
+            let execution = Execution { exit_code, signal, reason: reason.into(), ..Execution::default() };
+            let found = (execution.succeeded(), execution.skipped(), execution.failed());
+            assert_eq!(found, (succeeded, skipped, failed), "{execution:?}");
+        }
     }
 }

@@ -153,7 +153,9 @@ impl Rules<'_> {
         let pod = runner.pod;
         match stored.node_state() {
             // Its runner ends by itself when its idle time is over.
-            NodeState::Succeeded if is_idle(runner, stored) && !pod.has_ended() => Fate::Needed,
+            NodeState::Succeeded | NodeState::Skipped if is_idle(runner, stored) && !pod.has_ended() => {
+                Fate::Needed
+            }
             NodeState::Succeeded | NodeState::Stopped | NodeState::Skipped | NodeState::Unknown => {
                 let is_kept = self.policy == PodCleanupPolicy::Never && pod.has_ended();
                 if is_kept { Fate::Needed } else { Fate::Surplus(STORED) }

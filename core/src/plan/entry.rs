@@ -147,6 +147,12 @@ pub(super) fn is_between_pods(entry: &NodeStatus) -> bool {
         && (entry.serial > 0 || entry.retries > 0 || entry.interruptions > 0 || is_suspended(entry))
 }
 
+/// Whether the node was left out of the run: nothing was executed on it, and it is judged again when it changes. One whose
+/// script said that there is nothing to do is `Skipped` as well, and done.
+pub(super) fn is_left_out(entry: &NodeStatus) -> bool {
+    entry.node_state() == NodeState::Skipped && entry.serial == 0
+}
+
 /// Whether the node was paused or stopped by the user and has no pod: it may go on in another one, unless it is gone and has
 /// an outcome.
 pub(super) fn is_suspended(entry: &NodeStatus) -> bool {
@@ -350,7 +356,13 @@ fn forget_pod(entry: &mut NodeStatus) {
 pub(super) fn leave(entry: &mut NodeStatus) -> bool {
     let Some(newest) = entry.history.last().cloned() else { return false };
     forget_pod(entry);
-    let state = if newest.succeeded() { NodeState::Succeeded } else { NodeState::Failed };
+    let state = if newest.failed() {
+        NodeState::Failed
+    } else if newest.skipped() {
+        NodeState::Skipped
+    } else {
+        NodeState::Succeeded
+    };
     set(entry, state, NodeReason::parse(&newest.reason), "");
     entry.run = newest.run;
     (entry.attempts, entry.retries, entry.interruptions) = (newest.attempt, 0, 0);

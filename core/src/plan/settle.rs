@@ -151,9 +151,7 @@ fn hear_older<'a>(node_entry: &NodeStatus, runner: &Runner<'a>) -> Option<Heard<
 
 /// Whether the entry's part of its run is over for good, whatever pods appear.
 fn is_final(node_entry: &NodeStatus) -> bool {
-    node_entry.node_state().is_done()
-        && !entry::has_given_up(node_entry)
-        && node_entry.node_state() != NodeState::Skipped
+    node_entry.node_state().is_done() && !entry::has_given_up(node_entry) && !entry::is_left_out(node_entry)
 }
 
 /// Whether the pod that the entry was about ended after all and left something that the entry does not have.

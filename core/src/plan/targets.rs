@@ -229,7 +229,7 @@ fn is_unstarted(node_entry: &NodeStatus) -> bool {
         // A pod of an older run that has not ended keeps its entry until its end is counted.
         NodeState::Pending => node_entry.pod_id.is_none() && !entry::is_between_pods(node_entry),
         // A pod that never started may have been made and replaced before.
-        NodeState::Skipped => node_entry.serial == 0,
+        NodeState::Skipped => entry::is_left_out(node_entry),
         NodeState::Unknown => {
             node_entry.attempts == 0 && entry::reason(node_entry) == Some(NodeReason::Unreachable)
         }

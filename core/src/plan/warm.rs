@@ -119,7 +119,7 @@ fn is_up(runner: &Runner<'_>) -> bool {
 /// One that could not ends.
 pub(super) fn waits(record: &Record) -> bool {
     match NodeState::parse(&record.state) {
-        NodeState::Succeeded => true,
+        NodeState::Succeeded | NodeState::Skipped => true,
         NodeState::Failed => !matches!(
             NodeReason::parse(&record.reason),
             Some(
@@ -132,7 +132,6 @@ pub(super) fn waits(record: &Record) -> bool {
         NodeState::Pending
         | NodeState::Starting
         | NodeState::Running
-        | NodeState::Skipped
         | NodeState::Stopped
         | NodeState::Unknown => false,
     }

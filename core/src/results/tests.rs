@@ -92,6 +92,46 @@ fn a_record_of_success_is_success() {
     assert_eq!(outcome(&pod).snapshot.unwrap().history.len(), 1);
 }
 
+fn skipping(snapshot: &mut Snapshot) {
+    snapshot.record.exit_code = Some(4);
+    snapshot.record.message = "execution 1 exited with code 4, which exitCodes.skipped has".into();
+    snapshot.history[0].exit_code = Some(4);
+    snapshot.history[0].reason = NodeReason::ExitCodeSkips.as_str().into();
+}
+
+#[test]
+fn a_record_of_a_skip_skips_the_node_and_is_no_failure() {
+    let told = message("Skipped", "ExitCodeSkips", skipping);
+    let pod = terminated(0, "Completed", &told);
+    expect(&pod, NodeState::Skipped, Some(NodeReason::ExitCodeSkips), 0);
+    let outcome = outcome(&pod);
+    assert!(outcome.message.ends_with("which exitCodes.skipped has"), "{}", outcome.message);
+    assert!(outcome.snapshot.unwrap().history[0].skipped());
+    // The reason follows from the state, whatever else was said.
+    let without = terminated(0, "Completed", &message("Skipped", "", skipping));
+    expect(&without, NodeState::Skipped, Some(NodeReason::ExitCodeSkips), 0);
+    let deleted = PodFacts { deleting: true, presence: Presence::Gone, ..pod };
+    expect(&deleted, NodeState::Skipped, Some(NodeReason::ExitCodeSkips), 0);
+}
+
+#[test]
+fn a_skip_that_the_session_tells_ends_the_node_at_once_and_a_repetition_never() {
+    let live = Snapshot::decode(&message("Skipped", "ExitCodeSkips", skipping)).unwrap();
+    assert!(is_final(&live.record));
+    for (shape, endless) in [("", false), ("warm", false), ("", true)] {
+        let pod = PodFacts { shape: shape.into(), ..pod(ContainerFacts::Running) };
+        let state = pod_state(&pod, Beside { live: Some(&live), endless, ..Beside::default() });
+        match state {
+            PodState::Ended(outcome) => {
+                assert!(!endless);
+                let found = (outcome.state, outcome.reason, outcome.lost_executions);
+                assert_eq!(found, (NodeState::Skipped, Some(NodeReason::ExitCodeSkips), 0));
+            }
+            other => assert!(endless && other == PodState::Running, "{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_record_of_failure_keeps_its_reason() {
     for reason in [

@@ -7,7 +7,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use scriptrunner_api::{
     condition::{ConditionType, Verdict, find, holds, set_condition},
     reason::{ConditionReason, NodeReason},
-    v1alpha1::{DesiredExecution, NodeState, NodeStatus, ScriptRunnerStatus},
+    v1alpha1::{DesiredExecution, ExitCodes, NodeState, NodeStatus, ScriptRunnerStatus},
 };
 
 use super::{
@@ -29,7 +29,8 @@ pub fn assemble(
 ) -> (ScriptRunnerStatus, Answers) {
     status.observed_generation = Some(observed.object.generation);
     expire_gone(&mut status, &Time(now));
-    count(&mut status);
+    let exit_codes = observed.object.spec.exit_codes.as_ref();
+    count(&mut status, exit_codes);
     let number = status.run.as_ref().map_or(0, |run| run.number);
     let desired = status
         .nodes
@@ -40,7 +41,7 @@ pub fn assemble(
         output_groups(desired, &observed.known_answers, &status.output_groups, status.output_group_count);
     let fitted = fit(&mut status, observed.object.other_bytes);
     if !fitted.dropped.is_empty() {
-        count(&mut status);
+        count(&mut status, exit_codes);
     }
     let answers = remember(&observed.known_answers, fitted.answers, &status.nodes);
     conclude(&mut status, accepted, observed, now);
@@ -48,7 +49,7 @@ pub fn assemble(
 }
 
 /// Sets every counter from the entries.
-fn count(status: &mut ScriptRunnerStatus) {
+fn count(status: &mut ScriptRunnerStatus, exit_codes: Option<&ExitCodes>) {
     let number = status.run.as_ref().map_or(0, |run| run.number);
     let [mut pending, mut active, mut succeeded, mut failed, mut skipped, mut unknown] = [0; 6];
     let mut failing = 0;
@@ -56,7 +57,7 @@ fn count(status: &mut ScriptRunnerStatus) {
         let counter = match entry.node_state() {
             NodeState::Pending => &mut pending,
             NodeState::Starting | NodeState::Running => {
-                failing += u32::from(newest_failed(entry));
+                failing += u32::from(newest_failed(entry, exit_codes));
                 &mut active
             }
             NodeState::Succeeded => &mut succeeded,
@@ -73,11 +74,19 @@ fn count(status: &mut ScriptRunnerStatus) {
     status.progress = format!("{}/{}", done(status), status.desired);
 }
 
-/// Whether the newest execution that ended failed, by its own entry or, if the size limit cost that, by how it ended.
-fn newest_failed(entry: &NodeStatus) -> bool {
+/// Whether the newest execution that ended failed, by its own entry or, if the size limit cost that, by how it ended and
+/// what the spec says of it.
+fn newest_failed(entry: &NodeStatus, exit_codes: Option<&ExitCodes>) -> bool {
+    let is_excused = |code: i32| {
+        exit_codes.is_some_and(|ExitCodes { success, skipped, retry: _ }| {
+            success.iter().chain(skipped).any(|excused| i32::from(*excused) == code)
+        })
+    };
     match entry.history.last() {
-        Some(newest) if newest.run == entry.run => !newest.succeeded(),
-        Some(_) | None => entry.signal.is_some() || entry.exit_code.is_some_and(|code| code != 0),
+        Some(newest) if newest.run == entry.run => newest.failed(),
+        Some(_) | None => {
+            entry.signal.is_some() || entry.exit_code.is_some_and(|code| code != 0 && !is_excused(code))
+        }
     }
 }
 

@@ -237,14 +237,14 @@ impl Runner {
         let begun =
             Begun { run: part.run, attempt: part.attempt, serial, start_time: Time(Timestamp::now()) };
         let execution = match self.start_and_wait(&part.limits, interpreter, &arguments, &environment) {
-            Ok(finished) => outcome::of_finished(begun, finished),
+            Ok(finished) => outcome::of_finished(begun, finished, &self.args.exit_codes),
             Err(sentence) => outcome::of_not_started(begun, &sentence),
         };
         let is_interrupted = execution.reason == NodeReason::Interrupted.as_str();
         let is_last = part.remaining == Remaining::Count(done + 1)
             || match plan.stop_on() {
                 StopOn::Never => false,
-                StopOn::Failure => !execution.succeeded(),
+                StopOn::Failure => execution.failed(),
                 StopOn::Success => execution.succeeded(),
             };
         self.ledger.finish(execution);

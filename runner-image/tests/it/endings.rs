@@ -38,6 +38,37 @@ fn exit_code_is_a_failure() {
 }
 
 #[test]
+fn exit_codes_can_count_as_success_or_skip_the_node() {
+    for (code, state, reason, message, ends_with) in [
+        (0, "Succeeded", "", "", 0),
+        (2, "Succeeded", "ExitCodeSucceeds", "", 0),
+        (4, "Skipped", "ExitCodeSkips", "execution 1 exited with code 4, which exitCodes.skipped has", 0),
+        (5, "Failed", "ScriptFailed", "execution 1 exited with code 5", 1),
+    ] {
+        let pod = Pod::new(format!("print('said')\nraise SystemExit({code})"));
+        let ended = pod.flag("--success-codes", "2,3").flag("--skipped-codes", 4).run();
+        // What counts as success is told by the state alone.
+        ended.assert_end(state, if state == "Succeeded" { "" } else { reason }, ends_with);
+        assert_eq!(ended.record.message, message);
+        let execution = ended.only();
+        assert_eq!((execution.exit_code, execution.reason.as_str()), (Some(code), reason));
+        assert_eq!(execution.stdout, "said\n");
+        assert_eq!((ended.record.executions, ended.record.failures), (1, u64::from(ends_with == 1)));
+    }
+}
+
+#[test]
+fn deadline_and_signal_are_failures_whatever_exit_codes_mean() {
+    let deaf = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(2))\nprint('up', flush=True)\ntime.sleep(1000)\n";
+    let pod = Pod::new(deaf).flag("--success-codes", "2,15");
+    let ended = pod.flag("--execution-deadline-seconds", 2).run();
+    ended.assert_end("Failed", "ExecutionDeadlineExceeded", 1);
+    assert_eq!(ended.only().exit_code, Some(2));
+    let ended = Pod::new("kill -15 $$").shell().flag("--success-codes", "2,15").run();
+    ended.assert_end("Failed", "ScriptFailed", 1);
+}
+
+#[test]
 fn signals_are_told_apart_from_exit_codes() {
     // 35 is a real-time signal, which has no name.
     for signal in ["9", "6", "35"] {

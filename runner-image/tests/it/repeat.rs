@@ -82,6 +82,27 @@ fn first_failure_or_success_ends_the_repetition_if_told_so() {
 }
 
 #[test]
+fn repetition_goes_on_after_a_skip_and_the_newest_says_what_it_is() {
+    // Exit codes by serial.
+    for (stop_on, codes, executions, state) in [
+        ("Never", "[4, 0]", 2, "Succeeded"),
+        ("Never", "[2, 4]", 2, "Skipped"),
+        ("Never", "[5, 4]", 2, "Failed"),
+        ("Failure", "[4, 5, 0]", 2, "Failed"),
+        ("Success", "[4, 2, 0]", 2, "Succeeded"),
+    ] {
+        let pod = Pod::new(format!("{NOTE_START}sys.exit({codes}[serial - 1])"))
+            .repeat("endless", json!({"periodSeconds": 1, "stopOn": stop_on}));
+        let pod = if stop_on == "Never" { pod.flag("--remaining", 2) } else { pod };
+        let ended = pod.flag("--success-codes", 2).flag("--skipped-codes", 4).run();
+        let found = (ended.record.executions, ended.record.state.as_str());
+        assert_eq!(found, (executions, state), "{stop_on} {codes}");
+        assert_eq!(ended.code, Some(i32::from(state == "Failed")), "{stop_on} {codes}");
+        assert_eq!(ended.record.failures, u64::from(state == "Failed"), "{stop_on} {codes}");
+    }
+}
+
+#[test]
 fn endless_repetition_is_handed_over_between_executions() {
     let script = format!("{NOTE_START}time.sleep(1.5)\nprint('whole')\nsys.exit(4)");
     let pod = Pod::new(script)

@@ -78,6 +78,30 @@ fn order_runs_in_the_same_process_with_its_own_script_and_counts() {
 }
 
 #[test]
+fn skipped_runner_stays_and_its_exit_codes_hold_for_the_next_order() {
+    let door = Door::open();
+    let pod = Pod::new("exit 4").shell().session(door.address, &door.authority);
+    let pod = pod.flag("--success-codes", "2,3").flag("--skipped-codes", 4);
+    let running = pod.flag("--idle-seconds", 1000).start();
+    let visit = door.visit();
+    let told = |script: &str, run: u64, state: &str, reason: &str| {
+        if run > 7 {
+            say(&visit, order(run, script));
+        }
+        let last = visit.last_snapshot();
+        let record = &last.record;
+        assert_eq!((record.run, record.state.as_str(), record.failures), (run, state, 0));
+        assert_eq!(last.history[0].reason, reason);
+        visit.ack(record);
+    };
+    told("exit 4", 7, "Skipped", "ExitCodeSkips");
+    told("exit 3", 8, "Succeeded", "ExitCodeSucceeds");
+    told("exit 4", 9, "Skipped", "ExitCodeSkips");
+    running.signal(Signal::TERM);
+    running.wait().assert_end("Skipped", "ExitCodeSkips", 0);
+}
+
+#[test]
 fn idle_runner_leaves_when_its_time_is_over() {
     let door = Door::open();
     let begun = Instant::now();

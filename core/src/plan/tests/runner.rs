@@ -20,12 +20,20 @@ pub(super) struct ToyRunner {
     first_serial: u64,
     /// What was counted when the part began that it works on.
     before: (u64, u64),
+    /// Exit codes that count as success, and that skip the node, over all its parts.
+    exit_codes: [Vec<i32>; 2],
 }
 
 impl ToyRunner {
     /// The runner of a pod with these arguments.
     pub(super) fn new(boot: &str, args: &[String]) -> Self {
         let arg = |name: &str| args[args.iter().position(|arg| arg == name).unwrap() + 1].as_str();
+        let codes = |name: &str| {
+            let codes = args.iter().skip_while(|arg| *arg != name).nth(1);
+            codes
+                .map(|codes| codes.split(',').map(|code| code.parse().unwrap()).collect())
+                .unwrap_or_default()
+        };
         let record = Record {
             boot: boot.into(),
             run: arg("--run").parse().unwrap(),
@@ -37,6 +45,7 @@ impl ToyRunner {
             history: Vec::new(),
             first_serial: arg("--first-serial").parse().unwrap(),
             before: (0, 0),
+            exit_codes: ["--success-codes", "--skipped-codes"].map(codes),
         }
     }
 
@@ -76,20 +85,27 @@ impl ToyRunner {
         assert!(self.is_executing());
         let (exit_code, signal) = if code < 0 { (None, Some(-code)) } else { (Some(code), None) };
         let Record { run, attempt, serial, .. } = self.record;
+        let [success, skipped] = &self.exit_codes;
+        let reason = match code {
+            0 => "",
+            code if success.contains(&code) => "ExitCodeSucceeds",
+            code if skipped.contains(&code) => "ExitCodeSkips",
+            _ => "ScriptFailed",
+        };
         self.history.push(Execution {
             run,
             attempt,
             serial,
             exit_code,
             signal,
-            reason: if code == 0 { String::new() } else { "ScriptFailed".into() },
+            reason: reason.into(),
             // Several of these are more than a termination message holds.
             stdout: format!("said by {run}/{attempt}/{serial}\n").repeat(80),
             digest: format!("{serial:016x}"),
             ..Execution::default()
         });
         (self.record.exit_code, self.record.signal) = (exit_code, signal);
-        self.record.failures += u64::from(code != 0);
+        self.record.failures += u64::from(reason == "ScriptFailed");
         self.record.seq += 1;
         let old = self.history.len().saturating_sub(KEPT);
         self.history.drain(..old);
@@ -104,10 +120,13 @@ impl ToyRunner {
 
     /// Everything was executed.
     pub(super) fn complete(&mut self) {
-        if self.record.failures == self.before.1 {
-            self.end("Succeeded", "");
-        } else {
+        let has_failed = self.record.failures > self.before.1;
+        if has_failed {
             self.end("Failed", "ScriptFailed");
+        } else if self.history.last().is_some_and(Execution::skipped) {
+            self.end("Skipped", "ExitCodeSkips");
+        } else {
+            self.end("Succeeded", "");
         }
     }
 

@@ -13,7 +13,7 @@ pub(super) enum Step {
     OldOutputs,
     /// All but the newest executions, the oldest first.
     OldEntries,
-    /// Output of the newest executions that succeeded; stderr before stdout, the beginnings first.
+    /// Output of the newest executions that did not fail; stderr before stdout, the beginnings first.
     SuccessOutputs,
     /// Output of the newest executions that failed; stdout before stderr, the beginnings first.
     FailureOutputs,
@@ -23,7 +23,7 @@ pub(super) enum Step {
     Details,
     /// Samples of output groups.
     Samples,
-    /// Histories whose newest execution succeeded; by now they are only that execution.
+    /// Histories whose newest execution did not fail; by now they are only that execution.
     SuccessHistories,
     /// The other histories. State, exit code and reason of the node still tell the failure.
     FailureHistories,
@@ -118,11 +118,11 @@ pub(super) fn pieces(step: Step, node: &NodeStatus) -> Vec<Piece> {
             .iter()
             .map(|execution| Piece { target: Target::Entry, bytes: stored_bytes(execution) + 1 })
             .collect(),
-        Step::SuccessOutputs if newest.succeeded() => outputs(index, newest).to_vec(),
-        Step::FailureOutputs if !newest.succeeded() => outputs(index, newest).to_vec(),
+        Step::SuccessOutputs if !newest.failed() => outputs(index, newest).to_vec(),
+        Step::FailureOutputs if newest.failed() => outputs(index, newest).to_vec(),
         Step::Details => details(newest),
-        Step::SuccessHistories if newest.succeeded() => vec![history(node)],
-        Step::FailureHistories if !newest.succeeded() => vec![history(node)],
+        Step::SuccessHistories if !newest.failed() => vec![history(node)],
+        Step::FailureHistories if newest.failed() => vec![history(node)],
         Step::SuccessOutputs
         | Step::FailureOutputs
         | Step::SuccessHistories
@@ -192,7 +192,7 @@ fn of_node(step: Step, node: &NodeStatus) -> Vec<Piece> {
 fn outputs(index: usize, execution: &Execution) -> [Piece; 2] {
     let stdout = Piece::of_field(Target::Output(index, Stream::Stdout), "stdout", &execution.stdout);
     let stderr = Piece::of_field(Target::Output(index, Stream::Stderr), "stderr", &execution.stderr);
-    if execution.succeeded() { [stderr, stdout] } else { [stdout, stderr] }
+    if execution.failed() { [stdout, stderr] } else { [stderr, stdout] }
 }
 
 fn details(newest: &Execution) -> Vec<Piece> {

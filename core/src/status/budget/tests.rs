@@ -139,6 +139,22 @@ mod examples {
     }
 
     #[test]
+    fn what_an_exit_code_excuses_gives_before_failures() {
+        for reason in ["ExitCodeSucceeds", "ExitCodeSkips"] {
+            let excused = Execution { reason: reason.into(), ..execution(1, 3, &"o".repeat(500), "e") };
+            let mut fitted = status([
+                ("bad".into(), node(NodeState::Failed, vec![execution(1, 1, "", &"e".repeat(500))])),
+                ("excused".into(), node(NodeState::Succeeded, vec![excused])),
+            ]);
+            let room = measured(&fitted) - 100;
+            assert!(fit(&mut fitted, others(room)).fits);
+            let (bad, excused) = (&fitted.nodes["bad"].history[0], &fitted.nodes["excused"].history[0]);
+            assert_eq!(bad.stderr.len(), 500, "{reason}");
+            assert!(excused.stderr.is_empty() && (300..500).contains(&excused.stdout.len()), "{reason}");
+        }
+    }
+
+    #[test]
     fn of_equal_nodes_only_as_many_lose_their_history_as_must() {
         let nodes = (0..100).map(|number| {
             (
