@@ -19,7 +19,6 @@ mod targets;
 mod warm;
 
 pub use pacing::MOST_CREATIONS;
-pub use run::held_back;
 pub(crate) use targets::TOLERATED_TAINTS;
 
 use std::sync::Arc;

@@ -74,7 +74,7 @@ fn wanted<'a>(run: &'a ValidRun, observed: &Observed) -> Result<Cow<'a, ValidRun
 }
 
 /// Number of the current run if the spec says that something else runs and that this waits for a rerun.
-pub fn held_back(run: &ValidRun, observed: &Observed) -> Option<u64> {
+fn held_back(run: &ValidRun, observed: &Observed) -> Option<u64> {
     let current = observed.previous.as_ref()?.run.as_ref()?;
     let waits = run.updates == UpdatePolicy::OnRerun
         && current.spec_hash != run.spec_hash

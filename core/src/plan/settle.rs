@@ -86,10 +86,12 @@ impl Rules<'_> {
 /// Whether the current run repeats endlessly. The live spec tells only while it is what the run is pinned to.
 fn is_endless(draft: &Draft<'_>, observed: &Observed) -> bool {
     let Some(run) = &draft.status.run else { return false };
-    let live = PinnedSpec::of(&observed.object.spec);
-    let held = observed.pinned.as_ref().filter(|(number, _)| *number == run.number);
-    let pinned = [Some(&live), held.map(|(_, pinned)| &pinned.spec)].into_iter().flatten();
-    pinned.into_iter().any(|pinned| pinned.executions().is_none() && pinned.spec_hash() == run.spec_hash)
+    if let Some((_, pinned)) = observed.pinned.as_ref().filter(|(number, _)| *number == run.number) {
+        return pinned.spec.executions().is_none();
+    }
+    let spec = &observed.object.spec;
+    spec.repeat.as_ref().is_some_and(|repeat| repeat.count.is_none())
+        && PinnedSpec::of(spec).spec_hash() == run.spec_hash
 }
 
 /// A gone node that never started in the run is not desired any more.

@@ -103,7 +103,7 @@ fn conclude(
 ) {
     let time = Time(now);
     let generation = Some(observed.object.generation);
-    let mut verdicts = vec![acceptance(accepted)];
+    let mut verdicts = vec![acceptance(accepted, observed)];
     let over = status.desired > 0 && done(status) == status.desired && !may_go_on(status);
     let judged = accepted.as_ref().ok().filter(|run| is_current(status, run));
     let halt = judged.and_then(|run| Halt::of(run, Tally::of(status), is_overdue(run, status, now)));
@@ -181,13 +181,18 @@ fn ends(failed: bool, reason: ConditionReason, message: &str) -> [Verdict; 2] {
     })
 }
 
-fn acceptance(accepted: &Result<&ValidRun, Refusal>) -> Verdict {
+fn acceptance(accepted: &Result<&ValidRun, Refusal>, observed: &Observed) -> Verdict {
     match accepted {
-        Ok(_) => Verdict {
+        Ok(run) => Verdict {
             type_: ConditionType::Accepted,
             holds: true,
             reason: ConditionReason::SpecAccepted,
-            message: "the spec can be run".to_owned(),
+            message: if observed.pinned.as_ref().is_some_and(|(_, pinned)| pinned.spec == run.pinned) {
+                "the spec can be run; its edit of what runs waits for a later rerun.at, because updatePolicy is OnRerun"
+                    .to_owned()
+            } else {
+                "the spec can be run".to_owned()
+            },
         },
         Err(refusal) => Verdict {
             type_: ConditionType::Accepted,

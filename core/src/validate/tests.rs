@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use scriptrunner_api::v1alpha1::{LabelSelector, NewNodePolicy, NotReadyNodePolicy, UnschedulableNodePolicy};
+use scriptrunner_api::v1alpha1::{
+    InterruptionPolicy, LabelSelector, NewNodePolicy, NotReadyNodePolicy, UnschedulableNodePolicy,
+};
 
 use super::*;
 
@@ -26,6 +28,17 @@ fn plain_spec_gets_every_default() {
         }
     );
     assert_eq!((run.parallelism, run.max_failures), (None, None));
+    assert_eq!(
+        run.attempts,
+        Attempts {
+            backoff_limit: 0,
+            exit_codes: ValidExitCodes::default(),
+            interruption: InterruptionPolicy::Report,
+            active_deadline_seconds: None,
+        }
+    );
+    assert_eq!((run.rerun, run.updates), (None, UpdatePolicy::Rerun));
+    assert_eq!((run.ttl_seconds, run.cleanup), (None, PodCleanupPolicy::OnSuccess));
     assert_eq!(
         run.targets,
         Targets {
@@ -117,10 +130,74 @@ fn each_contradiction_is_named() {
             "{script: x, nodeLabelSelector: {}, unschedulableNodePolicy: Skip, tolerations: [{key: node.kubernetes.io/unschedulable, operator: Exists}]}",
             "set unschedulableNodePolicy: Run",
         ),
+        ("{script: x, nodeNames: [a], backoffLimit: 101}", "backoffLimit is 101"),
+        (
+            "{script: x, nodeNames: [a], backoffLimit: 1, repeat: {periodSeconds: 1, count: 2}}",
+            "backoffLimit cannot be combined with repeat",
+        ),
+        ("{script: x, nodeNames: [a], exitCodes: {retry: [1]}}", "exitCodes.retry needs backoffLimit"),
+        (
+            "{script: x, nodeNames: [a], exitCodes: {skipped: [1]}, repeat: {periodSeconds: 1, count: 2}}",
+            "exitCodes.skipped cannot be combined with repeat",
+        ),
+        ("{script: x, nodeNames: [a], exitCodes: {success: [0]}}", "exitCodes.success has [0]"),
+        (
+            "{script: x, nodeNames: [a], exitCodes: {success: [3], skipped: [3]}}",
+            "exit code 3 stands in exitCodes.success and in exitCodes.skipped",
+        ),
+        (
+            "{script: x, nodeNames: [a], backoffLimit: 1, exitCodes: {skipped: [4], retry: [4]}}",
+            "exit code 4 stands in exitCodes.skipped and in exitCodes.retry",
+        ),
+        ("{script: x, nodeNames: [a], activeDeadlineSeconds: 0}", "activeDeadlineSeconds is 0"),
+        (
+            "{script: x, nodeNames: [a], activeDeadlineSeconds: 1, repeat: {periodSeconds: 1}}",
+            "activeDeadlineSeconds cannot be combined with an endless repeat",
+        ),
+        (
+            "{script: x, nodeNames: [a], interruptionPolicy: Report, repeat: {periodSeconds: 1}}",
+            "interruptionPolicy: Report cannot be combined with an endless repeat",
+        ),
+        (
+            "{script: x, nodeNames: [a], rerun: {at: '2026-01-01T00:00:00Z', nodeNames: []}}",
+            "rerun.nodeNames is empty",
+        ),
+        ("{script: x, nodeNames: [a], ttlSecondsAfterFinished: 31536001}", "ttlSecondsAfterFinished is 31536001"),
+        (
+            "{script: x, nodeNames: [a], ttlSecondsAfterFinished: 1, repeat: {periodSeconds: 1}}",
+            "ttlSecondsAfterFinished cannot be combined with an endless repeat",
+        ),
     ] {
         let refusal = validate(&spec(yaml)).expect_err(yaml);
         assert_eq!(refusal.reason, ConditionReason::SpecInvalid);
         assert!(refusal.message.contains(word), "{yaml}: {}", refusal.message);
+    }
+}
+
+#[test]
+fn a_repetition_goes_on_after_an_interruption_unless_told_otherwise() {
+    for (more, policy) in [
+        ("repeat: {periodSeconds: 1}", InterruptionPolicy::Retry),
+        ("repeat: {periodSeconds: 1, count: 3}", InterruptionPolicy::Retry),
+        ("repeat: {periodSeconds: 1, count: 3}, interruptionPolicy: Report", InterruptionPolicy::Report),
+        ("interruptionPolicy: Retry", InterruptionPolicy::Retry),
+    ] {
+        let run = validate(&spec(&format!("{{script: x, nodeNames: [a], {more}}}"))).unwrap();
+        assert_eq!(run.attempts.interruption, policy, "{more}");
+    }
+}
+
+#[test]
+fn what_a_run_is_pinned_to_is_believed_only_whole() {
+    let run = validate(&spec("{script: x, nodeNames: [a], args: [b]}")).unwrap();
+    let json = run.pinned.canonical_json();
+    let read = Pinned::read(&json, "x", &run.spec_hash).unwrap();
+    let other = validate(&spec("{script: y, nodeNames: [a], parallelism: 1, executionDeadlineSeconds: 9}")).unwrap();
+    let held = other.pinned_to(&read);
+    assert_eq!((&held.spec_hash, &held.script, &held.pinned), (&run.spec_hash, &run.script, &run.pinned));
+    assert_eq!(held.parallelism, other.parallelism);
+    for (json, script) in [(json.as_str(), "y"), ("{", "x"), ("{}", "x"), (&other.pinned.canonical_json(), "y")] {
+        assert_eq!(Pinned::read(json, script, &run.spec_hash), None, "{json} {script}");
     }
 }
 

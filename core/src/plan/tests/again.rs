@@ -258,6 +258,8 @@ fn an_edit_waits_for_a_rerun_and_the_run_goes_on_as_it_was() {
     read_pinned(&mut toy, &first);
     toy.settle();
     assert_eq!((run(&toy), toy.created), ((1, "Created"), 1));
+    let accepted = find(&toy.status().conditions, ConditionType::Accepted).unwrap();
+    assert!(accepted.message.contains("waits for a later rerun.at"), "{}", accepted.message);
     toy.add_node("n2");
     toy.settle();
     assert_eq!(

@@ -62,6 +62,8 @@ impl<'a> Subject<'a> {
         if object["spec"]["repeat"]["count"].is_number() {
             // A repetition with an end has to state it in a privileged mode; without an end it may not.
             object["spec"]["parallelism"] = json!("100%");
+            // What is lost is to be seen.
+            object["spec"]["interruptionPolicy"] = json!("Report");
         }
         let api: Api<ScriptRunner> = scene.objects();
         api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
