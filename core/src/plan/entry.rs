@@ -363,7 +363,9 @@ pub(super) fn leave(entry: &mut NodeStatus) -> bool {
     } else {
         NodeState::Succeeded
     };
-    set(entry, state, NodeReason::parse(&newest.reason), "");
+    // What counts as success is told by the state alone.
+    let reason = NodeReason::parse(&newest.reason).filter(|_| state != NodeState::Succeeded);
+    set(entry, state, reason, "");
     entry.run = newest.run;
     (entry.attempts, entry.retries, entry.interruptions) = (newest.attempt, 0, 0);
     entry.serial = newest.serial;

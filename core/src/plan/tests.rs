@@ -4,6 +4,7 @@
 mod again;
 mod attempts;
 mod execution;
+mod exit_codes;
 mod hung;
 mod large;
 mod pacing;

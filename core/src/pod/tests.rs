@@ -130,6 +130,30 @@ fn what_the_api_server_fills_in_leaves_the_pod_ours() {
 }
 
 #[test]
+fn runner_is_told_what_exit_codes_mean_and_another_meaning_is_another_shape() {
+    let told = |exit_codes: &str| {
+        let pod = pod_with_session(&format!(
+            "{{script: x, nodeLabelSelector: {{}}, runnerIdleSeconds: 9, backoffLimit: 1, exitCodes: {exit_codes}}}"
+        ));
+        let args = pod.spec.unwrap().containers[0].args.clone().unwrap();
+        let codes = ["--success-codes", "--skipped-codes"]
+            .map(|name| args.iter().skip_while(|arg| *arg != name).nth(1).cloned().unwrap_or_default());
+        (codes, pod.metadata.annotations.unwrap()[labels::SHAPE].clone())
+    };
+    let (codes, shape) = told("{success: [3, 2], skipped: [4], retry: [9]}");
+    assert_eq!(codes, ["2,3", "4"]);
+    assert_eq!(
+        told("{success: [2, 3], skipped: [4]}").1,
+        shape,
+        "what is tried again is the operator's part"
+    );
+    assert_ne!(told("{success: [2], skipped: [4]}").1, shape);
+    let (codes, other) = told("{}");
+    assert_eq!(codes, ["", ""]);
+    assert_ne!(other, shape);
+}
+
+#[test]
 fn host_is_mounted_only_in_its_mode() {
     for (mode, mounted) in [("Normal", false), ("Privileged", false), ("PrivilegedWithHostFS", true)] {
         let pod = pod(
