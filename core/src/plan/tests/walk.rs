@@ -21,8 +21,11 @@ use crate::observed::{ContainerFacts, Presence, SessionFacts};
 
 /// Specs that a walk edits to and fro, and how often each executes at most.
 const SPECS: [(&str, u64); 7] = [
-    ("{script: x, nodeLabelSelector: {}}", 1),
-    ("{script: x, nodeLabelSelector: {}, repeat: {count: 3, periodSeconds: 1}}", 3),
+    ("{script: x, nodeLabelSelector: {}, exitCodes: {skipped: [4]}}", 1),
+    (
+        "{script: x, nodeLabelSelector: {}, repeat: {count: 3, periodSeconds: 1}, exitCodes: {success: [4]}}",
+        3,
+    ),
     ("{script: x, nodeLabelSelector: {}, repeat: {periodSeconds: 1}}", u64::MAX),
     (
         "{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 9, podStartDeadlineSeconds: 15}",
@@ -30,7 +33,7 @@ const SPECS: [(&str, u64); 7] = [
     ),
     ("{script: x, nodeLabelSelector: {}, runnerIdleSeconds: 600}", 1),
     (
-        "{script: x, nodeLabelSelector: {}, runnerIdleSeconds: 600, parallelism: 1, executionDeadlineSeconds: 9}",
+        "{script: x, nodeLabelSelector: {}, runnerIdleSeconds: 600, parallelism: 1, executionDeadlineSeconds: 9, exitCodes: {skipped: [4]}}",
         1,
     ),
     ("{script: x, nodeLabelSelector: {}, runnerIdleSeconds: 600, repeat: {count: 2, periodSeconds: 1}}", 2),
@@ -78,7 +81,10 @@ impl Container {
     /// Whether it may be told to go on: it did what it was to do, and knows that everything is stored.
     fn is_idle(&self) -> bool {
         let state = self.runner.record.state.as_str();
-        self.stays && self.is_alive() && self.is_final_stored && matches!(state, "Succeeded" | "Failed")
+        self.stays
+            && self.is_alive()
+            && self.is_final_stored
+            && matches!(state, "Succeeded" | "Skipped" | "Failed")
     }
 
     /// Goes on with the newest order, if there is one.
@@ -443,7 +449,7 @@ impl Walk {
         if deleting {
             container.stop();
         } else if container.runner.is_executing() {
-            container.runner.finish([0, 0, 1, -9][pick % 4]);
+            container.runner.finish([0, 4, 1, -9][pick % 4]);
         } else if container.runner.executions() == container.executions {
             container.runner.complete();
         } else if container.executions == u64::MAX && pick % 9 == 8 {
@@ -561,7 +567,7 @@ impl Walk {
                 continue;
             }
             assert_ne!(entry.reason, "PodLost", "{entry:#?}");
-            let failures = results.iter().filter(|result| !result.succeeded()).count() as u64;
+            let failures = results.iter().filter(|result| result.failed()).count() as u64;
             let starved = self.starved.get(name).copied().unwrap_or(0);
             assert_eq!(entry.executions, begun, "{entry:#?}");
             assert!((failures..=failures + starved).contains(&entry.failures), "{failures} {entry:#?}");
