@@ -3,6 +3,7 @@
 
 mod again;
 mod attempts;
+mod edits;
 mod execution;
 mod exit_codes;
 mod hung;
