@@ -240,6 +240,12 @@ pub(super) fn end(entry: &mut NodeStatus, outcome: &Outcome, failures_before: u6
     set(entry, outcome.state, outcome.reason, &outcome.message);
 }
 
+/// Keeps only the newest executions: the limit may be lower than when they were stored.
+pub(super) fn keep_newest(entry: &mut NodeStatus, history_limit: usize) {
+    let old = entry.history.len().saturating_sub(history_limit);
+    entry.history.drain(..old);
+}
+
 /// Whether the result of the newest execution of the entry's run is there. If the size limit cost it, it counts as not
 /// there.
 fn has_newest_result(entry: &NodeStatus) -> bool {

@@ -39,6 +39,7 @@ pub(super) fn settle<'a>(draft: &mut Draft<'a>, observed: &Observed, runners: &R
     let (mut walk, mut nodes) = (runners.walk(), InStep::new(&observed.nodes));
     for (name, node_entry) in &mut draft.status.nodes {
         draft.heard.extend(take_in_runners(node_entry, walk.on(name), &rules));
+        entry::keep_newest(node_entry, rules.history_limit);
         let node_exists = nodes.get(name).is_some_and(|node| node.id == node_entry.node_id);
         if node_exists {
             node_entry.gone_time = None;

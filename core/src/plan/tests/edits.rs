@@ -216,3 +216,23 @@ fn an_edit_runs_nodes_again_that_are_done_only_if_it_is_said_to() {
         }
     }
 }
+
+#[test]
+fn a_lower_history_limit_cuts_what_is_stored_of_done_nodes() {
+    let spec = changed("{repeat: {count: 3, periodSeconds: 1}}");
+    let mut toy = Toy::new(&spec, 1);
+    toy.settle();
+    let mut runner = toy.runner("n1");
+    (0..3).for_each(|_| runner.execute(0));
+    runner.complete();
+    toy.terminate("n1", 0, "Completed", &runner.message());
+    toy.settle();
+    let serials = |toy: &Toy| {
+        let history = &toy.status().nodes["n1"].history;
+        history.iter().map(|execution| execution.serial).collect::<Vec<_>>()
+    };
+    assert_eq!(serials(&toy), [1, 2, 3]);
+    toy.edit(&changed("{repeat: {count: 3, periodSeconds: 1}, historyLimit: 1}"));
+    toy.settle();
+    assert_eq!((serials(&toy), toy.created), (vec![3], 1));
+}
