@@ -56,7 +56,11 @@ pub(super) fn surplus(
     let mut entries = InStep::new(&stored.nodes);
     let mut actions = Vec::new();
     for runner in runners.all().iter().filter(|runner| is_deletable(runner.pod)) {
-        match rules.judge(runner, entries.get(&runner.pod.node)) {
+        let stored = entries.get(&runner.pod.node).filter(|stored| stored.node_id == runner.pod.node_id);
+        if stored.is_none() && is_unrecorded(runner, draft) {
+            continue;
+        }
+        match rules.judge(runner, stored) {
             Fate::Surplus(why) => actions.push(delete(runner.pod, why)),
             Fate::KeptUntil(when) => draft.look_again_at(when),
             Fate::Needed => {}
@@ -85,6 +89,12 @@ fn delete(pod: &PodFacts, why: &'static str) -> Action {
     Action::DeletePod { name: pod.name.clone(), uid: pod.uid.clone(), why, is_over }
 }
 
+/// Whether the pod was made before anything was stored of its node, which came late: what became of it is stored first.
+fn is_unrecorded(runner: &Runner<'_>, draft: &Draft<'_>) -> bool {
+    let drafted = draft.status.nodes.get(&runner.pod.node);
+    drafted.is_some_and(|entry| entry.node_id == runner.pod.node_id && runner.is_named_by(entry))
+}
+
 /// What becomes of a pod.
 enum Fate {
     /// It is deleted, for this reason.
@@ -108,10 +118,10 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// Judges a pod by the stored entry of its node.
+    /// Judges a pod by what is stored of its node, if anything is.
     fn judge(&self, runner: &Runner<'_>, stored: Option<&NodeStatus>) -> Fate {
         let (pod, part) = (runner.pod, runner.part);
-        let Some(stored) = stored.filter(|stored| stored.node_id == pod.node_id) else {
+        let Some(stored) = stored else {
             let is_out = part.run < self.run || pod.has_ended();
             return if is_out {
                 Fate::Surplus("its node is no longer part of the run")

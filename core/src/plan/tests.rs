@@ -8,6 +8,7 @@ mod execution;
 mod exit_codes;
 mod hung;
 mod large;
+mod late;
 mod pacing;
 mod parts;
 mod runner;
