@@ -37,7 +37,7 @@ pub struct ExitCodes {
 /// nobody saw how the script ended, `Stopped` if it was told to end, with the cause as its reason. `Retry`: the node goes
 /// on in another pod once the lost one has ended: a script that does not repeat is tried once more in a run, a counted repetition
 /// makes what is left of its count, where a lost execution counts, and at least one more; an endless one always goes on. While the node
-/// is cordoned it waits, at most `podStartDeadlineSeconds` from then on. A pod that was lost before its script began is replaced
+/// is cordoned it waits, at most `podStartDeadlineSeconds` from then on, and then is `Unknown` with reason `Unschedulable`. A pod that was lost before its script began is replaced
 /// whatever the policy is.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InterruptionPolicy {

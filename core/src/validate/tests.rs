@@ -162,7 +162,10 @@ fn each_contradiction_is_named() {
             "{script: x, nodeNames: [a], rerun: {at: '2026-01-01T00:00:00Z', nodeNames: []}}",
             "rerun.nodeNames is empty",
         ),
-        ("{script: x, nodeNames: [a], ttlSecondsAfterFinished: 31536001}", "ttlSecondsAfterFinished is 31536001"),
+        (
+            "{script: x, nodeNames: [a], ttlSecondsAfterFinished: 31536001}",
+            "ttlSecondsAfterFinished is 31536001",
+        ),
         (
             "{script: x, nodeNames: [a], ttlSecondsAfterFinished: 1, repeat: {periodSeconds: 1}}",
             "ttlSecondsAfterFinished cannot be combined with an endless repeat",
@@ -192,11 +195,14 @@ fn what_a_run_is_pinned_to_is_believed_only_whole() {
     let run = validate(&spec("{script: x, nodeNames: [a], args: [b]}")).unwrap();
     let json = run.pinned.canonical_json();
     let read = Pinned::read(&json, "x", &run.spec_hash).unwrap();
-    let other = validate(&spec("{script: y, nodeNames: [a], parallelism: 1, executionDeadlineSeconds: 9}")).unwrap();
+    let other =
+        validate(&spec("{script: y, nodeNames: [a], parallelism: 1, executionDeadlineSeconds: 9}")).unwrap();
     let held = other.pinned_to(&read);
     assert_eq!((&held.spec_hash, &held.script, &held.pinned), (&run.spec_hash, &run.script, &run.pinned));
     assert_eq!(held.parallelism, other.parallelism);
-    for (json, script) in [(json.as_str(), "y"), ("{", "x"), ("{}", "x"), (&other.pinned.canonical_json(), "y")] {
+    for (json, script) in
+        [(json.as_str(), "y"), ("{", "x"), ("{}", "x"), (&other.pinned.canonical_json(), "y")]
+    {
         assert_eq!(Pinned::read(json, script, &run.spec_hash), None, "{json} {script}");
     }
 }

@@ -24,4 +24,5 @@ mod restore;
 mod scene;
 mod seed;
 mod subject;
+mod unbound;
 mod witness;

@@ -33,7 +33,7 @@ pub(crate) struct Flags {
 
 impl Flags {
     /// The same with another value of a flag.
-    pub(crate) fn with(mut self, flag: &str, value: u32) -> Self {
+    pub(crate) fn with(mut self, flag: &str, value: impl std::fmt::Display) -> Self {
         self.more.retain(|(known, _)| known != flag);
         self.more.push((flag.to_owned(), value.to_string()));
         self

@@ -54,7 +54,7 @@ async fn a_drained_node_is_told_and_tried_again_when_it_is_uncordoned() {
             pair.assert_reported(&[("Stopped", "Evicted")]).await;
             // It waits no longer than for any start.
             let object = hasty.submitted.until_failed().await;
-            assert_eq!(state(&object, &node), ("Unknown", "Evicted"));
+            assert_eq!(state(&object, &node), ("Unknown", "Unschedulable"));
             assert_eq!(hasty.ledger.executions(&node).len(), 1);
             let object = pair.retry.submitted.get().await;
             assert_eq!(state(&object, &node), ("Pending", "Evicted"), "it waits: {}", summary(&object));
