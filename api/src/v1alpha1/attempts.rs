@@ -8,7 +8,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What exit codes other than 0 mean; a code may stand in one list only. A change applies to pods that start later.
+/// What exit codes other than 0 mean.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -33,12 +33,14 @@ pub struct ExitCodes {
     pub retry: Vec<u8>,
 }
 
-/// What becomes of a node whose pod is lost after its script began, for a cause outside the script. `Report`: the node is `Unknown` if
-/// nobody saw how the script ended, `Stopped` if it was told to end, with the cause as its reason. `Retry`: the node goes
-/// on in another pod once the lost one has ended: a script that does not repeat is tried once more in a run, a counted repetition
-/// makes what is left of its count, where a lost execution counts, and at least one more; an endless one always goes on. While the node
-/// is cordoned it waits, at most `podStartDeadlineSeconds` from then on, and then is `Unknown` with reason `Unschedulable`. A pod that was lost before its script began is replaced
-/// whatever the policy is.
+/// What becomes of a node whose pod is lost after its script began, for a cause outside the script. `Report`: the node
+/// is `Unknown` if nobody saw how the script ended, `Stopped` if it was told to end, with the cause as its reason.
+/// `Retry`: the node goes on in another pod once the lost one has ended: a script that does not repeat is tried once
+/// more in a run, a counted repetition makes what is left of its count, where a lost execution counts, and at least one
+/// more; an endless one always goes on. While the node is cordoned it waits, at most `podStartDeadlineSeconds` from
+/// then on, and then is `Unknown` with reason `Unschedulable`. A pod that was lost before its script began is replaced
+/// whatever the policy is. Default `Report`, with `repeat` `Retry`. A change applies at once to pods that are lost
+/// later.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InterruptionPolicy {
     /// The node's part of the run is over.
@@ -55,9 +57,7 @@ pub struct Rerun {
     /// which you ask. An earlier one (a revert) and the removal of `rerun` do nothing. A run that is started by the creation of
     /// the ScriptRunner, or by an edit of what runs, takes this time as its own and runs on all nodes.
     pub at: Time,
-    /// Which nodes, by how they ended in the run before: `All` (the default), `Failed` (`Stopped` included), `Unknown` or `Skipped`.
-    /// Nodes that had not ended are in every scope. The others keep their entries and count as done in the new run; what
-    /// they are is decided once, when it begins. Nodes that begin to match later are run.
+    /// See [`RerunScope`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<RerunScope>,
     /// Only these of the nodes in scope, 1 to 5000 names. Nodes that are left out by it and had not ended are `Skipped` with
@@ -67,7 +67,9 @@ pub struct Rerun {
     pub node_names: Option<Vec<String>>,
 }
 
-/// Which nodes are run again.
+/// Which nodes, by how they ended in the run before: `All` (the default), `Failed` (`Stopped` included), `Unknown` or
+/// `Skipped`. Nodes that had not ended are in every scope. The others keep their entries and count as done in the new
+/// run; what they are is decided once, when it begins. Nodes that begin to match later are run.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RerunScope {
     /// All that are desired.
@@ -81,7 +83,9 @@ pub enum RerunScope {
     Skipped,
 }
 
-/// What an edit of what runs does.
+/// What an edit of what runs does: `Rerun` (the default) starts a new run at once; `OnRerun` waits for the next
+/// `rerun.at`, and until then the current run goes on as it was, also on nodes that come late. A change to `Rerun`
+/// starts what waits.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpdatePolicy {
     /// It starts a new run.
@@ -91,7 +95,9 @@ pub enum UpdatePolicy {
     OnRerun,
 }
 
-/// Which ended pods are deleted once their answer is stored.
+/// Which ended pods are deleted once their answer is stored: `OnSuccess` (the default) those that succeeded, so that
+/// the others can be looked at for a day; `Always` all; `Never` none. All go with a newer run, a further attempt on
+/// their node, or the ScriptRunner. A change applies at once.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodCleanupPolicy {
     /// Those that succeeded.

@@ -147,21 +147,15 @@ pub struct ScriptRunnerSpec {
     #[schemars(length(max = 64))]
     pub tolerations: Vec<Toleration>,
 
-    /// What becomes of a cordoned node: `Run` (the default) runs it, `Skip` leaves it out as `Skipped` with reason
-    /// `Unschedulable` until it is uncordoned. A change applies at once to nodes that have not started.
+    /// See [`UnschedulableNodePolicy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unschedulable_node_policy: Option<UnschedulableNodePolicy>,
 
-    /// What becomes of a node that is not Ready: `Wait` (the default) waits for it, at most `podStartDeadlineSeconds` from the
-    /// beginning of the run or from when it ceased to be Ready, and then gives it up as `Unknown` with reason
-    /// `Unreachable`; `Skip` leaves it out at once as `Skipped` with reason `NodeNotReady`. Both are run when they become
-    /// Ready. A change applies at once to nodes that have not started.
+    /// See [`NotReadyNodePolicy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_node_policy: Option<NotReadyNodePolicy>,
 
-    /// What becomes of a node that begins to match after the run began, because it joins, is made again under its name, or
-    /// gets a label: `Run` (the default) runs it, `Ignore` lists it as `Skipped` with reason `NewNode` and leaves it to the next
-    /// run. Nodes that match because the spec was edited are run. A change to `Run` runs the nodes that were ignored.
+    /// See [`NewNodePolicy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_node_policy: Option<NewNodePolicy>,
 
@@ -172,9 +166,7 @@ pub struct ScriptRunnerSpec {
     #[serde(default)]
     pub mode: Mode,
 
-    /// User of the script in mode `Normal`: `NonRoot` (the default) is a numeric non-root user with a read-only root file
-    /// system, `Root` is root without added capabilities and passes the Pod Security level *baseline*. A change starts a
-    /// new run.
+    /// See [`RunAs`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_as: Option<RunAs>,
 
@@ -182,9 +174,7 @@ pub struct ScriptRunnerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_file_system: Option<HostFileSystem>,
 
-    /// Who puts the pod on its node. `Direct` (the default): the operator names the node, after judging it as a DaemonSet
-    /// would; a pod that the kubelet refuses is replaced once through the scheduler. `Scheduler`: the scheduler places
-    /// it from the start, which may wait or preempt. A change starts a new run.
+    /// See [`Placement`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
 
@@ -229,13 +219,12 @@ pub struct ScriptRunnerSpec {
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit: Option<u32>,
 
-    /// What exit codes other than 0 mean. Default: each is a failure.
+    /// What exit codes other than 0 mean; a code may stand in one list only. Default: each is a failure. A change of `success` and
+    /// `skipped` applies to pods that start later, one of `retry` to failures that come later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_codes: Option<ExitCodes>,
 
-    /// What becomes of a node whose pod is lost after its script began, for a cause outside the script: evicted, drained, preempted,
-    /// deleted, killed, the node restarted. See [`InterruptionPolicy`]. Default `Report`, with `repeat` `Retry`. A change
-    /// applies at once to pods that are lost later.
+    /// See [`InterruptionPolicy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interruption_policy: Option<InterruptionPolicy>,
 
@@ -264,8 +253,7 @@ pub struct ScriptRunnerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun: Option<Rerun>,
 
-    /// What an edit of what runs does: `Rerun` (the default) starts a new run at once; `OnRerun` waits for the next `rerun.at`, and
-    /// until then the current run goes on as it was, also on nodes that come late. A change to `Rerun` starts what waits.
+    /// See [`UpdatePolicy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_policy: Option<UpdatePolicy>,
 
@@ -300,9 +288,7 @@ pub struct ScriptRunnerSpec {
     #[schemars(range(min = 0, max = 31_536_000))]
     pub ttl_seconds_after_finished: Option<u32>,
 
-    /// Which ended pods are deleted once their answer is stored: `OnSuccess` (the default) those that succeeded, so that the others can
-    /// be looked at for a day; `Always` all; `Never` none. All go with a newer run, a further attempt on their node, or the
-    /// ScriptRunner. A change applies at once.
+    /// See [`PodCleanupPolicy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_cleanup_policy: Option<PodCleanupPolicy>,
 }
@@ -470,7 +456,9 @@ impl Mode {
     }
 }
 
-/// User of the script in mode `Normal`.
+/// User of the script in mode `Normal`: `NonRoot` (the default) is a numeric non-root user with a read-only root file
+/// system, `Root` is root without added capabilities and passes the Pod Security level *baseline*. A change starts a
+/// new run.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RunAs {
     /// A numeric non-root user.
@@ -500,7 +488,9 @@ pub enum AccessMode {
     ReadOnly,
 }
 
-/// Who puts the pod on its node.
+/// Who puts the pod on its node. `Direct` (the default): the operator names the node, after judging it as a DaemonSet
+/// would; a pod that the kubelet refuses is replaced once through the scheduler. `Scheduler`: the scheduler places it
+/// from the start, which may wait or preempt. A change starts a new run.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
     /// The operator names the node.
@@ -526,12 +516,12 @@ pub struct Repeat {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub initial_delay_seconds: Option<u32>,
-    /// What ends the repetition of a node early: `Never` (the default), its first `Failure`, or its first `Success`.
+    /// See [`StopOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_on: Option<StopOn>,
 }
 
-/// What ends the repetition of a node early.
+/// What ends the repetition of a node early: `Never` (the default), its first `Failure`, or its first `Success`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StopOn {
     /// Nothing.

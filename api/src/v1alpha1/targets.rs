@@ -100,7 +100,8 @@ impl TaintEffect {
     }
 }
 
-/// What becomes of a cordoned node.
+/// What becomes of a cordoned node: `Run` (the default) runs it, `Skip` leaves it out as `Skipped` with reason
+/// `Unschedulable` until it is uncordoned. A change applies at once to nodes that have not started.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnschedulableNodePolicy {
     /// It is run.
@@ -110,7 +111,10 @@ pub enum UnschedulableNodePolicy {
     Skip,
 }
 
-/// What becomes of a node that is not Ready.
+/// What becomes of a node that is not Ready: `Wait` (the default) waits for it, at most `podStartDeadlineSeconds` from
+/// the beginning of the run or from when it ceased to be Ready, and then gives it up as `Unknown` with reason
+/// `Unreachable`; `Skip` leaves it out at once as `Skipped` with reason `NodeNotReady`. Both are run when they become
+/// Ready. A change applies at once to nodes that have not started.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NotReadyNodePolicy {
     /// It is waited for.
@@ -120,7 +124,9 @@ pub enum NotReadyNodePolicy {
     Skip,
 }
 
-/// What becomes of a node that begins to match after the run began.
+/// What becomes of a node that begins to match after the run began, because it joins, is made again under its name, or
+/// gets a label: `Run` (the default) runs it, `Ignore` lists it as `Skipped` with reason `NewNode` and leaves it to the
+/// next run. Nodes that match because the spec was edited are run. A change to `Run` runs the nodes that were ignored.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NewNodePolicy {
     /// It is run.

@@ -15,6 +15,7 @@ mod absence;
 mod answers;
 mod certificates;
 mod crashes;
+mod held;
 mod leaders;
 mod ledger;
 mod links;

@@ -70,6 +70,12 @@ impl<'a> Subject<'a> {
         Self { scene, api, name: name.to_owned(), width }
     }
 
+    /// Sets `execution`.
+    pub(crate) async fn hold(&self, execution: &str) {
+        let patch = json!({"spec": {"execution": execution}});
+        self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    }
+
     /// Lets the script run once more and no more, in a new run.
     pub(crate) async fn run_once_more(&self) {
         let patch = json!({"spec": {"args": ["once more"], "repeat": null, "parallelism": "100%"}});
