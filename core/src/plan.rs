@@ -21,7 +21,7 @@ mod warm;
 pub use pacing::MOST_CREATIONS;
 pub(crate) use targets::TOLERATED_TAINTS;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Pod},
@@ -124,22 +124,42 @@ pub struct Taken {
     pub ack: Ack,
 }
 
-/// Decides. `valid` is the outcome of [`crate::validate::validate`] for the observed spec.
+/// What to do now, before the status is put together: of thousands of nodes that takes longer than all else.
+pub struct Steps<'a> {
+    /// As in [`Plan`].
+    pub actions: Vec<Action>,
+    /// As in [`Plan`].
+    pub next: Option<Timestamp>,
+    /// None if the status must not be touched.
+    rest: Option<Rest<'a>>,
+}
+
+/// What the status is put together from.
+struct Rest<'a> {
+    draft: Draft<'a>,
+    accepted: Result<Cow<'a, ValidRun>, Refusal>,
+    observed: &'a Observed,
+}
+
+/// Decides everything. `valid` is the outcome of [`crate::validate::validate`] for the observed spec.
 pub fn plan(
     valid: &Result<ValidRun, Refusal>,
     observed: &Observed,
     settings: &PodSettings,
     now: Timestamp,
 ) -> Plan {
+    steps(valid, observed, settings, now).with_status()
+}
+
+/// Decides what to do now, as [`plan`] does.
+pub fn steps<'a>(
+    valid: &'a Result<ValidRun, Refusal>,
+    observed: &'a Observed,
+    settings: &PodSettings,
+    now: Timestamp,
+) -> Steps<'a> {
     if observed.object.deleting {
-        return Plan {
-            actions: cleanup::delete_everything(observed),
-            status: None,
-            answers: Answers::new(),
-            taken: Vec::new(),
-            next: None,
-            awaits_room: false,
-        };
+        return Steps { actions: cleanup::delete_everything(observed), next: None, rest: None };
     }
     let runners = Runners::of(observed);
     let mut draft = Draft::new(observed, now);
@@ -165,14 +185,34 @@ pub fn plan(
     let run = accepted.as_deref().ok();
     actions.extend(cleanup::surplus(&mut draft, observed, &runners, settings, run, idle.as_ref()));
     actions.extend(expiry::delete(&mut draft, run, observed));
-    let accepted = match run::inputs_conflict(observed) {
-        Some(refusal) => accepted.as_deref().map_err(Clone::clone).and(Err(refusal)),
-        None => accepted.as_deref().map_err(Clone::clone),
-    };
     draft.status.connected = runners.connected(&draft.status);
-    let (status, answers) = status::verdict::assemble(draft.status, &accepted, observed, now);
-    let taken = runners::taken(&draft.heard, &status.nodes);
-    Plan { actions, status: Some(status), answers, taken, next: draft.next, awaits_room: draft.awaits_room }
+    Steps { actions, next: draft.next, rest: Some(Rest { draft, accepted, observed }) }
+}
+
+impl Steps<'_> {
+    /// The plan that they are part of.
+    pub fn with_status(self) -> Plan {
+        let Self { actions, next, rest } = self;
+        let Some(Rest { draft, accepted, observed }) = rest else {
+            return Plan {
+                actions,
+                status: None,
+                answers: Answers::new(),
+                taken: Vec::new(),
+                next,
+                awaits_room: false,
+            };
+        };
+        let accepted = match run::inputs_conflict(observed) {
+            Some(refusal) => accepted.and(Err(refusal)),
+            None => accepted,
+        };
+        let accepted = accepted.as_deref().map_err(Clone::clone);
+        let Draft { status, heard, now, awaits_room, .. } = draft;
+        let (status, answers) = status::verdict::assemble(status, &accepted, observed, now);
+        let taken = runners::taken(&heard, &status.nodes);
+        Plan { actions, status: Some(status), answers, taken, next, awaits_room }
+    }
 }
 
 /// The status while it is being brought up to date.

@@ -15,9 +15,8 @@ use scriptrunner_api::{
     v1alpha1::{NodeState, NodeStatus, ScriptRunner, ScriptRunnerStatus},
 };
 use scriptrunner_core::{
-    names::short_id,
     observed::{PodFacts, Presence},
-    plan::{self, Taken, plan},
+    plan::{self, Plan, Taken, plan},
     validate::{Refusal, ValidRun, validate},
 };
 
@@ -75,28 +74,55 @@ enum Round {
     Rest(Action),
 }
 
-async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, Error> {
-    let sight = observe(context, object).await?;
+/// What a round has done and found, before it is reported.
+struct Performed {
+    /// What was seen when the last of it was done.
+    sight: Sight,
+    valid: Result<ValidRun, Refusal>,
+    /// The plan for that; nothing of it is done yet.
+    planned: Plan,
+    progress: Progress,
+    /// When the first plan would have looked again.
+    waited_until: Option<Timestamp>,
+    now: Timestamp,
+}
+
+async fn perform(object: &Arc<ScriptRunner>, context: &Context) -> Result<Performed, Error> {
+    let (sight, now) = (observe(context, object).await?, Context::now());
     let valid = validate(&sight.observed.object.spec);
-    let mut waited_until = None;
-    let mut progress = if sight.status_is_foreign {
-        // What is stored is not what was decided upon: it is put right before anything else happens.
+    let settings = context.pod_settings();
+    let (actions, waited_until) = {
+        let steps = plan::steps(&valid, &sight.observed, &settings, now);
+        if sight.status_is_foreign || is_at_rest(&steps.actions, &sight) {
+            // What is stored and not what was decided upon is put right before anything else happens.
+            let (planned, progress, waited_until) = (steps.with_status(), Progress::Done, None);
+            return Ok(Performed { sight, valid, planned, progress, waited_until, now });
+        }
+        (steps.actions, steps.next)
+    };
+    let progress = apply(context, (&sight.observed.object).into(), actions).await?;
+    // The status comes from what the API server shows after the actions, not from what they were meant to do.
+    let (sight, now) = (observe(context, object).await?, Context::now());
+    let planned = plan(&valid, &sight.observed, &settings, now);
+    Ok(Performed { sight, valid, planned, progress, waited_until, now })
+}
+
+/// Whether there is nothing to do, and nothing to be forgotten of what was done before.
+fn is_at_rest(actions: &[plan::Action], sight: &Sight) -> bool {
+    actions.is_empty() && sight.observed.refusal.is_none() && sight.observed.config_map_conflict.is_none()
+}
+
+async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, Error> {
+    let Performed { sight, valid, mut planned, mut progress, waited_until, now } =
+        perform(object, context).await?;
+    if sight.status_is_foreign {
         context.metrics.foreign_status_writes.inc();
         tracing::warn!(
             namespace = object.namespace(),
             scriptrunner = object.name_any(),
             "somebody else wrote the status, putting it right"
         );
-        Progress::Done
-    } else {
-        let planned = plan(&valid, &sight.observed, &context.pod_settings(), Context::now());
-        waited_until = planned.next;
-        apply(context, (&sight.observed.object).into(), planned.actions).await?
-    };
-    // The status comes from what the API server shows after the actions, not from what they were meant to do.
-    let sight = observe(context, object).await?;
-    let now = Context::now();
-    let mut planned = plan(&valid, &sight.observed, &context.pod_settings(), now);
+    }
     let uid = sight.observed.object.uid.clone();
     context.world.remember(&uid, |memory| {
         memory.known_answers = planned.answers;
@@ -182,7 +208,7 @@ async fn beside(
                 break;
             }
             let Sight { observed, .. } = observe(context, object).await?;
-            actions = plan::plan(valid, &observed, &context.pod_settings(), Context::now()).actions;
+            actions = plan::steps(valid, &observed, &context.pod_settings(), Context::now()).actions;
         }
         Ok(progress)
     };
@@ -271,7 +297,7 @@ fn prune(context: &Context, sight: &Sight) {
     let Some(status) = &sight.object.status else { return };
     let keep = |pod: &PodFacts| {
         let Some(entry) = status.nodes.get(&pod.node) else { return false };
-        let is_named = entry.pod_id.as_deref() == Some(short_id(&pod.uid).as_str());
+        let is_named = entry.pod_id.as_ref() == Some(&pod.id);
         let is_newest = entry.run == pod.run && entry.attempts == pod.attempt;
         // The newest pod of an entry that goes on holds the time of its start.
         is_named

@@ -78,13 +78,17 @@ async fn write(
     uid: &str,
 ) -> Result<Reported, Error> {
     let object = &sight.object;
+    if object.status.as_ref() == Some(status) {
+        return Ok(Reported::Same);
+    }
+    // A patch of thousands of nodes takes its time: it is made only when it may be written.
+    if let Some(wait) = pause(context, sight, status, uid) {
+        return Ok(Reported::Later(wait));
+    }
     let resource_version = object.resource_version().unwrap_or_default();
     let Some(patch) = diff(object.status.as_ref(), status, uid, &resource_version) else {
         return Ok(Reported::Same);
     };
-    if let Some(wait) = pause(context, sight, status, uid) {
-        return Ok(Reported::Later(wait));
-    }
     let bytes = sight.observed.object.other_bytes + stored_bytes(status);
     if let Err(wait) = context.take_status_bytes(uid, bytes) {
         return Ok(Reported::Later(wait));

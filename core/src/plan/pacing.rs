@@ -193,8 +193,10 @@ fn creation(observed: &Observed, run: &ValidRun, target: &Target, settings: &Pod
 
 /// Says in the entry whether the name of its next pod is taken.
 fn mark_conflict(node_entry: &mut NodeStatus, target: &Target, run: &ValidRun, observed: &Observed) -> bool {
-    let name = pod_name(run.pinned.mode, &observed.object.uid, &target.node_uid, target.run, target.attempt);
-    let conflict = observed.pod_conflicts.get(&target.node).filter(|conflict| conflict.pod == name);
+    let conflict = observed.pod_conflicts.get(&target.node).filter(|conflict| {
+        let Target { node_uid, run: number, attempt, .. } = target;
+        conflict.pod == pod_name(run.pinned.mode, &observed.object.uid, node_uid, *number, *attempt)
+    });
     if let Some(conflict) = conflict {
         entry::set(node_entry, NodeState::Pending, Some(NodeReason::NameConflict), &conflict.message);
     } else if entry::reason(node_entry) == Some(NodeReason::NameConflict) {
