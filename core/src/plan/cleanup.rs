@@ -133,6 +133,10 @@ impl Rules<'_> {
             return self.judge_older(runner, stored);
         }
         if runner.is_named_by(stored) {
+            // One that has ended, told to or not, first has its end stored.
+            if pod.has_ended() {
+                return Fate::Needed;
+            }
             if let Some(stop) = entry::stop_of(stored) {
                 return Fate::Surplus(stop.cause());
             }

@@ -331,3 +331,26 @@ fn a_paused_node_that_goes_away_is_unknown() {
     toy.settle();
     assert_eq!((state(&toy), toy.status().unknown), (("Unknown", "NodeGone"), 1));
 }
+
+#[test]
+fn the_answer_of_a_pod_that_ended_before_it_was_told_to_is_stored_first() {
+    let overdue = ONCE.replace("execution: Active", "activeDeadlineSeconds: 60");
+    for (spec, wait) in [(ONCE.replace("Active", "Stopped"), 0), (overdue, 61)] {
+        let mut toy = Toy::new(ONCE, 1);
+        toy.settle();
+        toy.start("n1");
+        toy.settle();
+        toy.edit(&spec);
+        toy.wait_seconds(wait);
+        // One process stores that it is to end and dies, the next one sees its end and dies before it has stored that.
+        toy.step();
+        toy.end("n1", &succeeded("done"));
+        toy.crash_after = Some(9);
+        toy.step();
+        assert_eq!(toy.pod("n1").presence, Presence::Present, "{spec}");
+        toy.settle();
+        let entry = entry(&toy);
+        assert_eq!((entry.state.as_str(), entry.history[0].stdout.as_str()), ("Succeeded", "done"), "{spec}");
+        assert_eq!(toy.live_pods(), 0);
+    }
+}
