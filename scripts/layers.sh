@@ -59,6 +59,8 @@ layer_unit() {
   tests/build_sh.sh
   step "libraries and programs"
   cargo test --quiet --workspace --lib --bins --locked
+  step "the model of the planner"
+  cargo test --quiet --package scriptrunner-core --test model --locked
   step "the runner as a process"
   have python3 || fail "python3 is missing" "install it; the runner's tests run Python scripts"
   cargo test --quiet --package scriptrunner-runner --tests --locked
