@@ -130,6 +130,20 @@ fn each_contradiction_is_named() {
             "{script: x, nodeLabelSelector: {}, unschedulableNodePolicy: Skip, tolerations: [{key: node.kubernetes.io/unschedulable, operator: Exists}]}",
             "set unschedulableNodePolicy: Run",
         ),
+    ] {
+        assert_refused(yaml, word);
+    }
+}
+
+fn assert_refused(yaml: &str, word: &str) {
+    let refusal = validate(&spec(yaml)).expect_err(yaml);
+    assert_eq!(refusal.reason, ConditionReason::SpecInvalid);
+    assert!(refusal.message.contains(word), "{yaml}: {}", refusal.message);
+}
+
+#[test]
+fn each_contradiction_of_what_is_tried_again_is_named() {
+    for (yaml, word) in [
         ("{script: x, nodeNames: [a], backoffLimit: 101}", "backoffLimit is 101"),
         (
             "{script: x, nodeNames: [a], backoffLimit: 1, repeat: {periodSeconds: 1, count: 2}}",
@@ -171,9 +185,7 @@ fn each_contradiction_is_named() {
             "ttlSecondsAfterFinished cannot be combined with an endless repeat",
         ),
     ] {
-        let refusal = validate(&spec(yaml)).expect_err(yaml);
-        assert_eq!(refusal.reason, ConditionReason::SpecInvalid);
-        assert!(refusal.message.contains(word), "{yaml}: {}", refusal.message);
+        assert_refused(yaml, word);
     }
 }
 
