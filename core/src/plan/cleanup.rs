@@ -171,7 +171,9 @@ impl Rules<'_> {
                 Fate::Needed
             }
             NodeState::Succeeded | NodeState::Stopped | NodeState::Skipped | NodeState::Unknown => {
-                let is_kept = self.policy == PodCleanupPolicy::Never && pod.has_ended();
+                // One that was given up may still be at work; any other ends by itself, if it has not yet.
+                let is_ending = pod.has_ended() || !entry::has_given_up(stored);
+                let is_kept = self.policy == PodCleanupPolicy::Never && is_ending;
                 if is_kept { Fate::Needed } else { Fate::Surplus(STORED) }
             }
             NodeState::Failed => self.judge_failed(runner, stored),

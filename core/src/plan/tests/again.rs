@@ -382,6 +382,23 @@ fn ended_pods_are_cleaned_up_as_the_policy_says() {
 }
 
 #[test]
+fn a_pod_that_is_kept_is_not_deleted_while_it_ends() {
+    for (policy, is_deleted) in [("Never", false), ("OnSuccess", true)] {
+        let mut toy = Toy::new(&spec(&format!("podCleanupPolicy: {policy}")), 1);
+        toy.settings = super::toy::settings_with_sessions();
+        toy.settle();
+        toy.start("n1");
+        let mut runner = toy.runner("n1");
+        runner.execute(0);
+        runner.complete();
+        toy.hear("n1", &runner);
+        toy.settle();
+        assert_eq!(toy.states(), ["Succeeded"]);
+        assert_eq!(toy.pod("n1").deleting, is_deleted, "{policy}");
+    }
+}
+
+#[test]
 fn pods_that_are_kept_go_with_a_newer_run() {
     let mut toy = Toy::new(&spec("podCleanupPolicy: Never"), 1);
     toy.settle();
