@@ -4,7 +4,7 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::DeleteParams};
-use scriptrunner_api::{condition::ConditionType, labels, v1alpha1::ScriptRunner};
+use scriptrunner_api::{condition::ConditionType, labels};
 use scriptrunner_testcluster::wait;
 use serde_json::json;
 
@@ -72,12 +72,9 @@ async fn interruptions_are_run_once_more() {
     in_given_namespace("default", async |stage| {
         let interruptions = apply(&stage.client, "interruptions.yaml", |_| {}).await;
         let names = stage.cluster.node_names();
-        let at_work =
-            |object: &ScriptRunner| names.iter().find(|node| state(object, node).0 == "Running").cloned();
-        let object = interruptions.until("one at work", |object| at_work(object).is_some()).await;
-        let node = at_work(&object).unwrap();
-        let pods = stage.pods_of("interruptions").await.unwrap();
-        let pod = pods.iter().find(|pod| pod.annotations()[labels::NODE] == node).unwrap();
+        // That a script runs is told later than it begins.
+        let pods = stage.until_running("interruptions", names.len()).await;
+        let (pod, node) = (&pods[0], pods[0].annotations()[labels::NODE].clone());
         stage.api::<Pod>().delete(&pod.name_any(), &DeleteParams::default()).await.unwrap();
         let object = interruptions.until_complete().await;
         for name in &names {
@@ -88,7 +85,7 @@ async fn interruptions_are_run_once_more() {
                 "{name}: {}",
                 summary(&object)
             );
-            assert!(newest(&object, name).stdout.ends_with("part 5 of 5\n"), "{:?}", newest(&object, name));
+            assert!(newest(&object, name).stdout.ends_with("part 10 of 10\n"), "{:?}", newest(&object, name));
         }
         interruptions.delete().await;
     })
