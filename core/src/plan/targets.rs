@@ -102,10 +102,12 @@ pub(super) fn judge(draft: &mut Draft<'_>, run: &ValidRun, observed: &Observed, 
 /// node ceases to match, the pod is there all the same: its node is part of the run.
 fn admit_unrecorded(draft: &mut Draft<'_>, observed: &Observed, runners: &Runners<'_>) {
     let number = draft.run_number();
+    let is_cut = draft.status.truncation.is_some();
     let is_unrecorded = |pod: &PodFacts, entry: Option<&NodeStatus>| {
         let node = observed.nodes.get(&pod.node);
         match entry {
-            None => node.is_none_or(|node| node.id == pod.node_id),
+            // The size limit costs entries of gone nodes first: one that it has cost does not come back.
+            None => node.map_or(!pod.has_ended() || !is_cut, |node| node.id == pod.node_id),
             Some(entry) if entry.node_id == pod.node_id => entry.run < number,
             Some(_) => node.is_some_and(|node| node.id == pod.node_id),
         }

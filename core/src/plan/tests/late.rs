@@ -1,7 +1,9 @@
 //! Tests of pods that are made before anything is stored of their nodes, because these came late.
 
-use super::toy::{Toy, succeeded};
-use crate::observed::Presence;
+use std::sync::Arc;
+
+use super::toy::{Toy, failed, succeeded};
+use crate::{observed::Presence, status::budget::MAX_OBJECT_BYTES};
 
 #[test]
 fn the_pod_of_a_late_node_is_kept_until_its_answer_is_stored() {
@@ -28,4 +30,18 @@ fn the_pod_of_a_late_node_is_kept_until_its_answer_is_stored() {
         assert_eq!((entry.state.as_str(), entry.history[0].stdout.as_str()), ("Succeeded", "late"));
         assert_eq!(toy.live_pods(), 0);
     }
+}
+
+#[test]
+fn a_node_that_is_gone_and_cost_its_entry_by_the_size_limit_does_not_come_back() {
+    let mut toy = Toy::new("{script: x, nodeLabelSelector: {}}", 2);
+    toy.settle();
+    toy.end_all(&failed(1, &"long ".repeat(900)));
+    toy.settle();
+    Arc::make_mut(&mut toy.observed.nodes).remove("n2");
+    toy.pod("n2").presence = Presence::Gone;
+    toy.observed.object.other_bytes = MAX_OBJECT_BYTES - 14_000;
+    toy.settle();
+    assert_eq!(toy.status().nodes.keys().collect::<Vec<_>>(), ["n1"]);
+    assert_eq!(toy.status().progress, "1/1");
 }
