@@ -56,6 +56,7 @@ pub struct Rerun {
     /// A time (RFC 3339) later than that of every rerun before starts a new run, at once, also if it is in the future: write the time at
     /// which you ask. An earlier one (a revert) and the removal of `rerun` do nothing. A run that is started by the creation of
     /// the ScriptRunner, or by an edit of what runs, takes this time as its own and runs on all nodes.
+    #[schemars(length(max = 64))]
     pub at: Time,
     /// See [`RerunScope`].
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -151,7 +151,7 @@ fn audited(agent: &str) -> (BTreeMap<String, u32>, Vec<String>) {
     (used, forbidden)
 }
 
-/// A run that fails, an edit, a deletion.
+/// A run that fails, an edit, an end that was not to last.
 async fn walk_through_runs(client: &Client, namespace: &str, node: &str) {
     let api: Api<ScriptRunner> = Api::namespaced(client.clone(), namespace);
     let spec = json!({"script": "print(1)", "nodeNames": [node]});
@@ -174,7 +174,14 @@ async fn walk_through_runs(client: &Client, namespace: &str, node: &str) {
     let reasons: BTreeSet<_> = events.items.iter().filter_map(|event| event.reason.as_deref()).collect();
     assert!(["RunStarted", "NodeFailed", "RunFailed"].iter().all(|it| reasons.contains(it)), "{reasons:?}");
 
-    api.delete("flow", &DeleteParams::default()).await.unwrap();
+    // What has ended goes by itself.
+    let edit = Patch::Merge(json!({"spec": {"ttlSecondsAfterFinished": 0}}));
+    api.patch("flow", &PatchParams::default(), &edit).await.unwrap();
+    wait::until("the object to be gone", LONG, async |_| {
+        Ok::<_, kube::Error>(api.get_opt("flow").await?.is_none().then_some(()))
+    })
+    .await
+    .unwrap();
     await_children(client, namespace, 0, 0).await;
 }
 

@@ -214,7 +214,7 @@ async fn what_is_not_on_the_list_is_refused() {
             (&post, runners.clone()),
             (&merge, format!("{runners}/it")),
             (&put, format!("{runners}/it")),
-            (&delete, format!("{runners}/it")),
+            (&delete, runners.clone()),
             (&put, format!("{runners}/it/status")),
             (&merge, "/api/v1/nodes/it".to_owned()),
             (&get, "/api/v1/nodes/it/proxy".to_owned()),

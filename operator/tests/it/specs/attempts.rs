@@ -144,7 +144,10 @@ pub(super) const REFUSED: [(&str, &str); 59] = [
         "{script: x, nodeNames: [a], rerun: {at: '2026-01-01T00:00:00'}}",
         "spec.rerun.at in body must be of type date-time",
     ),
-    ("{script: x, nodeNames: [a], rerun: {at: 1767225600}}", "spec.rerun.at in body must be of type string"),
+    (
+        "{script: x, nodeNames: [a], rerun: {at: 1767225600}}",
+        "spec.rerun.at in body must be of type date-time",
+    ),
     (
         "{script: x, nodeNames: [a], rerun: {at: '2026-01-01T00:00:00Z', scope: Stopped}}",
         r#"spec.rerun.scope: Unsupported value: "Stopped": supported values: "All", "Failed", "Unknown", "Skipped""#,
