@@ -60,6 +60,9 @@ pub(super) fn surplus(
         if stored.is_none() && is_unrecorded(runner, draft) {
             continue;
         }
+        if stored.is_some_and(|stored| brings_late_answer(runner, stored, draft)) {
+            continue;
+        }
         match rules.judge(runner, stored) {
             Fate::Surplus(why) => actions.push(delete(runner.pod, why)),
             Fate::KeptUntil(when) => draft.look_again_at(when),
@@ -93,6 +96,17 @@ fn delete(pod: &PodFacts, why: &'static str) -> Action {
 fn is_unrecorded(runner: &Runner<'_>, draft: &Draft<'_>) -> bool {
     let drafted = draft.status.nodes.get(&runner.pod.node);
     drafted.is_some_and(|entry| entry.node_id == runner.pod.node_id && runner.is_named_by(entry))
+}
+
+/// Whether the pod has ended after all and answered, after its node had been given up: the answer is stored first.
+fn brings_late_answer(runner: &Runner<'_>, stored: &NodeStatus, draft: &Draft<'_>) -> bool {
+    let what = |entry: &NodeStatus| (entry.state.clone(), entry.reason.clone(), entry.serial);
+    runner.pod.has_ended()
+        && entry::awaits_answer(stored)
+        && (runner.part.run, runner.part.attempt) == (stored.run, stored.attempts)
+        && draft.status.nodes.get(&runner.pod.node).is_some_and(|drafted| {
+            (drafted.run, drafted.attempts) == (stored.run, stored.attempts) && what(drafted) != what(stored)
+        })
 }
 
 /// What becomes of a pod.

@@ -178,3 +178,21 @@ fn a_runner_that_went_on_hangs_by_the_clock_of_its_order() {
     toy.settle();
     assert_given_up_after(&mut toy, 600 + 35 + 60, "the start deadline is how late it may have heard");
 }
+
+#[test]
+fn what_a_node_that_was_given_up_answers_is_stored_before_its_pod_goes() {
+    let mut toy = Toy::new(&spec(""), 1);
+    toy.settle();
+    start_all(&mut toy);
+    toy.wait_seconds(35 + 60);
+    toy.step();
+    assert_eq!(state(&toy, "n1"), ("Unknown", "Hung"));
+    // The process that sees the answer dies before it has stored it.
+    toy.end("n1", &failed(1, "late"));
+    toy.crash_after = Some(9);
+    toy.step();
+    assert_eq!(toy.pod("n1").presence, Presence::Present);
+    toy.settle();
+    assert_eq!((state(&toy, "n1"), toy.live_pods()), (("Failed", "ScriptFailed"), 1));
+    assert_eq!(toy.status().nodes["n1"].history[0].stdout, "late");
+}
