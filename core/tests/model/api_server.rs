@@ -48,6 +48,8 @@ pub(crate) struct ApiServer {
     pub(crate) log: Log,
     /// Whether a quota refuses every pod.
     pub(crate) is_full: bool,
+    /// Whether another one refuses every ConfigMap.
+    pub(crate) is_full_of_config_maps: bool,
     /// The process that holds the lease: all others may write no child.
     pub(crate) leader: u32,
 }
@@ -64,6 +66,7 @@ impl ApiServer {
             config_maps: BTreeMap::new(),
             log: Log::default(),
             is_full: false,
+            is_full_of_config_maps: false,
             leader: 0,
         };
         let mut object = ScriptRunner::new(NAME, spec_of(spec));
@@ -153,6 +156,9 @@ impl ApiServer {
         let name = config_map.metadata.name.clone().unwrap();
         if self.config_maps.contains_key(&name) {
             return Created::AlreadyExists;
+        }
+        if self.is_full_of_config_maps {
+            return Created::Refused("exceeded quota".to_owned());
         }
         let mut made = config_map.clone();
         made.metadata = born(&config_map.metadata, self.metadata(&name));

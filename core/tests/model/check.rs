@@ -1,30 +1,24 @@
 //! What must hold after every step, whatever happens; judged by the ledger and by what is stored.
 
-use std::{collections::BTreeMap, fmt::Debug, str::FromStr};
+mod stored;
+
+use std::{fmt::Debug, str::FromStr};
 
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use scriptrunner_api::{
     condition::{ConditionType, find, holds},
     labels,
-    pinned::PinnedSpec,
     snapshot::Snapshot,
     v1alpha1::{
-        DesiredExecution, Execution, NodeState, NodeStatus, PodCleanupPolicy, ScriptRunner, ScriptRunnerSpec,
+        DesiredExecution, Execution, NodeState, NodeStatus, PodCleanupPolicy, ScriptRunner,
         ScriptRunnerStatus,
     },
 };
-use scriptrunner_core::{
-    names::short_id,
-    status::{budget::MAX_OBJECT_BYTES, size::stored_bytes},
-    validate::ValidRun,
-};
-use serde_json::Value;
+use scriptrunner_core::{names::short_id, validate::ValidRun};
 
 use crate::{
     api_server::{has_ended, uid_of},
-    ledger::Part,
     operator::Basis,
-    runner::End,
     world::World,
 };
 
@@ -83,6 +77,7 @@ impl World {
         })?;
         self.check_inputs(pod)?;
         self.check_alone(pod, &part)?;
+        self.check_stored(pod, &part)?;
         self.check_serial(pod, &part)?;
         let failures = failures(previous, part.run);
         let desired = desired(previous, part.run).count();
@@ -120,6 +115,20 @@ impl World {
                 beside.map(uid_of),
                 part.node
             )
+        })
+    }
+
+    /// What became of every earlier pod of the node is stored.
+    fn check_stored(&self, pod: &Pod, marks: &Marks) -> Result<(), String> {
+        let status = self.server.object.as_ref().and_then(|object| object.status.as_ref());
+        let open = self.ledger.parts.iter().find(|(uid, part)| {
+            uid.as_str() != uid_of(pod)
+                && part.node_uid == marks.node_uid
+                && part.is_mentioned
+                && !status.is_some_and(|status| part.is_stored(uid, status))
+        });
+        demand(open.is_none(), || {
+            format!("a pod is created before the outcome of another is stored: {open:?}")
         })
     }
 
@@ -164,7 +173,7 @@ impl World {
         let number = status.run.as_ref().map_or(0, |run| run.number);
         let entry = status.nodes.get(&part.node).filter(|entry| entry.node_id == short_id(&part.node_uid));
         if has_ended(pod) && is_over {
-            demand(entry.is_none() || part.is_stored(uid, status), || {
+            demand(entry.is_none() || !part.is_started || part.is_stored(uid, status), || {
                 format!("a pod is deleted before its outcome is stored ({why}): {part:?}, {entry:?}")
             })?;
             let Some(entry) = entry else { return Ok(()) };
@@ -239,126 +248,6 @@ impl World {
             format!("an answer is lost: {:?} is not in {entry:?}", lost.map(Execution::key))
         })
     }
-
-    /// What must hold of every status that is stored.
-    pub(crate) fn check_write(&mut self, before: Option<&ScriptRunner>) -> Result<(), String> {
-        let Some(object) = self.server.object.clone() else { return Ok(()) };
-        let Some(status) = &object.status else { return complain("no status was written") };
-        self.ledger.store(status);
-        self.admit_specs(before.and_then(|before| before.status.as_ref()), status);
-        let bytes = self.other_bytes + stored_bytes(status);
-        demand(bytes <= MAX_OBJECT_BYTES, || format!("the object has {bytes} bytes"))?;
-        check_counters(status)?;
-        check_conditions(status)?;
-        let number = status.run.as_ref().map_or(0, |run| run.number);
-        for (name, entry) in &status.nodes {
-            self.check_entry(number, name, entry)?;
-        }
-        if let Some(old) = self.seen.status.take() {
-            check_progress(&old, status)?;
-            self.check_scope(&old, status)?;
-        }
-        self.check_failures(status)?;
-        self.seen.status = Some(status.clone());
-        Ok(())
-    }
-
-    /// A rerun begins on the nodes in its scope, and leaves the others as they are.
-    fn check_scope(&self, old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Result<(), String> {
-        let (Some(before), Some(run)) = (&old.run, &new.run) else { return Ok(()) };
-        if before.number == run.number || run.trigger != "Rerun" {
-            return Ok(());
-        }
-        let rerun = &self.specs[&new.accepted_generation.unwrap_or(1)]["rerun"];
-        let scope = rerun["scope"].as_str().unwrap_or("All");
-        let names = rerun["nodeNames"].as_array();
-        for (name, was) in old.nodes.iter().filter(|(_, was)| was.is_in(before.number)) {
-            let is_in_scope = match was.node_state() {
-                NodeState::Succeeded => scope == "All",
-                NodeState::Failed if !GIVEN_UP.contains(&was.reason.as_str()) => {
-                    ["All", "Failed"].contains(&scope)
-                }
-                // What else there is may have become something else by this very look.
-                _ => continue,
-            };
-            let is_named = names.is_none_or(|names| names.iter().any(|named| named == name));
-            let Some(is) = new.nodes.get(name).filter(|is| is.node_id == was.node_id) else { continue };
-            let is_right = if is_in_scope && is_named {
-                is.run == run.number || !is.is_in(run.number)
-            } else {
-                is.held_for == run.number && is.run == was.run && is.state == was.state
-            };
-            demand(is_right, || format!("{name}: the scope {rerun} is not kept: {was:?}, {is:?}"))?;
-        }
-        Ok(())
-    }
-
-    /// What the specs allow that the run may rest on.
-    fn admit_specs(&mut self, before: Option<&ScriptRunnerStatus>, status: &ScriptRunnerStatus) {
-        let number = |status: &ScriptRunnerStatus| status.run.as_ref().map_or(0, |run| run.number);
-        if before.map_or(0, number) != number(status) {
-            let from = status.accepted_generation.unwrap_or(1);
-            for spec in self.specs.range(from..).map(|(_, spec)| spec.clone()).collect::<Vec<_>>() {
-                self.admit_spec(&spec);
-            }
-        }
-    }
-
-    /// That the current run may rest on this spec.
-    pub(crate) fn admit_spec(&mut self, spec: &Value) {
-        let status = self.server.object.as_ref().and_then(|object| object.status.as_ref());
-        let Some(run) = status.and_then(|status| status.run.as_ref()) else { return };
-        let typed: ScriptRunnerSpec = serde_json::from_value(spec.clone()).unwrap();
-        let is_pinned = PinnedSpec::of(&typed).spec_hash() == run.spec_hash;
-        self.ledger.rules.entry(run.number).or_default().admit(spec, is_pinned);
-    }
-
-    /// An entry says nothing that did not happen.
-    fn check_entry(&self, number: u64, name: &str, entry: &NodeStatus) -> Result<(), String> {
-        let keys: Vec<_> = entry.history.iter().map(Execution::key).collect();
-        demand(keys.is_sorted() && keys.len() <= 100, || {
-            format!("{name}: the history is out of order: {keys:?}")
-        })?;
-        // An entry of an older run is what the newest answer makes of it.
-        if entry.attempts == 0 || entry.run < number {
-            return Ok(());
-        }
-        let of_entry = |part: &&Part| {
-            (part.node.as_str(), part.run, part.attempt) == (name, entry.run, entry.attempts)
-                && short_id(&part.node_uid) == entry.node_id
-        };
-        let Some(part) = self.ledger.parts.values().filter(of_entry).max_by_key(|part| part.is_started)
-        else {
-            return complain(format!("{name}: an attempt that never was: {entry:?}"));
-        };
-        let is_possible = match entry.node_state() {
-            NodeState::Succeeded => part.end == Some(End::Succeeded),
-            NodeState::Skipped if entry.reason == "ExitCodeSkips" => part.end == Some(End::Skipped),
-            NodeState::Failed if entry.reason == "ScriptFailed" => part.end == Some(End::Failed),
-            NodeState::Failed if entry.reason == "OOMKilled" => part.end == Some(End::Starved),
-            NodeState::Unknown | NodeState::Stopped => {
-                part.end != Some(End::Succeeded)
-                    || !part.is_known()
-                    || GIVEN_UP.contains(&entry.reason.as_str())
-            }
-            // An endless repetition goes on after whatever became of its pod.
-            NodeState::Running => part.is_started || entry.pod_id.is_none(),
-            NodeState::Pending | NodeState::Starting | NodeState::Failed | NodeState::Skipped => true,
-        };
-        demand(is_possible, || format!("{name}: what is said is not what happened: {entry:?}, {part:?}"))
-    }
-
-    /// With `parallelism` no more than it and `maxFailures` together fail of the nodes that were started.
-    fn check_failures(&self, status: &ScriptRunnerStatus) -> Result<(), String> {
-        let number = status.run.as_ref().map_or(0, |run| run.number);
-        let Some(rules) = self.ledger.rules.get(&number) else { return Ok(()) };
-        if rules.failures.is_open || rules.parallelism.is_open {
-            return Ok(());
-        }
-        let most = rules.failures.most + rules.parallelism.most;
-        let failed = desired(status, number).filter(|entry| is_failure(entry) && entry.attempts > 0).count();
-        demand(failed <= most, || format!("{failed} nodes failed, at most {most} may"))
-    }
 }
 
 /// Whether the run takes longer than it may; what comes after its end is not bound by that.
@@ -413,67 +302,4 @@ pub(crate) fn is_failure(entry: &NodeStatus) -> bool {
 /// What counts against `maxFailures`: nodes that the run itself was for.
 fn failures(status: &ScriptRunnerStatus, run: u64) -> usize {
     desired(status, run).filter(|entry| entry.run == run && is_failure(entry)).count()
-}
-
-/// Each desired node is in exactly one counter.
-fn check_counters(status: &ScriptRunnerStatus) -> Result<(), String> {
-    let number = status.run.as_ref().map_or(0, |run| run.number);
-    let mut counts: BTreeMap<NodeState, u32> = BTreeMap::new();
-    for entry in desired(status, number) {
-        *counts.entry(entry.node_state()).or_default() += 1;
-    }
-    let count = |states: &[NodeState]| {
-        states.iter().map(|state| counts.get(state).copied().unwrap_or(0)).sum::<u32>()
-    };
-    let counted = [
-        count(&NodeState::ALL),
-        count(&[NodeState::Pending]),
-        count(&[NodeState::Starting, NodeState::Running]),
-        count(&[NodeState::Succeeded]),
-        count(&[NodeState::Failed, NodeState::Stopped]),
-        count(&[NodeState::Skipped]),
-        count(&[NodeState::Unknown]),
-    ];
-    let ScriptRunnerStatus { desired, pending, active, succeeded, failed, skipped, unknown, .. } = status;
-    let told = [*desired, *pending, *active, *succeeded, *failed, *skipped, *unknown];
-    demand(told == counted, || format!("the counters say {told:?}, the entries {counted:?}"))
-}
-
-/// Never both, and a run that is over has an end.
-fn check_conditions(status: &ScriptRunnerStatus) -> Result<(), String> {
-    let is = |type_| holds(&status.conditions, type_);
-    let (complete, failed) = (is(ConditionType::Complete), is(ConditionType::Failed));
-    demand(!(complete && failed), || "the run is complete and failed".to_owned())?;
-    let has_end = status.run.as_ref().is_some_and(|run| run.completion_time.is_some());
-    demand(!(complete || failed) || has_end, || "the run is over and has no completion time".to_owned())
-}
-
-/// What a later status may not take back.
-fn check_progress(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Result<(), String> {
-    let number = |status: &ScriptRunnerStatus| status.run.as_ref().map_or(0, |run| run.number);
-    demand(number(old) <= number(new), || {
-        format!("the run goes back from {} to {}", number(old), number(new))
-    })?;
-    demand(old.observed_generation <= new.observed_generation, || "observedGeneration goes back".to_owned())?;
-    demand(new.accepted_generation <= new.observed_generation, || "acceptedGeneration is ahead".to_owned())?;
-    for (name, was) in &old.nodes {
-        let Some(is) = new.nodes.get(name).filter(|is| is.node_id == was.node_id) else { continue };
-        demand(is.executions >= was.executions && is.failures >= was.failures, || {
-            format!("{name}: counts go back: {was:?}, {is:?}")
-        })?;
-        let newest = |entry: &NodeStatus| entry.history.last().map(Execution::key);
-        demand(newest(is) >= newest(was) || is.history.is_empty(), || {
-            format!("{name}: the newest answer goes back: {was:?}, {is:?}")
-        })?;
-        // A node that leaves the run before it started has its older answer again.
-        let leaves = is.run < was.run && is.history.last().is_some_and(|newest| newest.run == is.run);
-        let at = |entry: &NodeStatus| (entry.run, entry.attempts, entry.serial);
-        demand(leaves || at(is) >= at(was), || format!("{name}: the triple goes back: {was:?}, {is:?}"))?;
-        let is_same = (is.run, is.attempts) == (was.run, was.attempts);
-        let is_final = was.node_state() == NodeState::Succeeded && was.attempts > 0;
-        demand(!(is_same && is_final) || is.node_state() == NodeState::Succeeded, || {
-            format!("{name}: a success is taken back: {was:?}, {is:?}")
-        })?;
-    }
-    Ok(())
 }

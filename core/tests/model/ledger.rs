@@ -40,6 +40,8 @@ pub(crate) struct Part {
     pub(crate) is_removed: bool,
     /// Whether a status said that there is such a pod.
     pub(crate) is_mentioned: bool,
+    /// Whether a status said that it is to end because the user stops the run.
+    pub(crate) is_stopped: bool,
     /// Whether a status said that it is not waited for any more.
     pub(crate) is_given_up: bool,
 }
@@ -152,6 +154,7 @@ impl Ledger {
             is_hidden: false,
             is_removed: false,
             is_mentioned: false,
+            is_stopped: false,
             is_given_up: false,
         };
         let same = self.parts.values().find(|other| {
@@ -265,7 +268,8 @@ impl Ledger {
         let uid = uid_of(pod);
         let Some(part) = self.parts.get_mut(uid) else { return };
         let status = object.and_then(|object| object.status.as_ref());
-        part.is_hidden |= !status.is_some_and(|status| part.is_stored(uid, status));
+        // Of one that was given up the answer may come when nobody waits for it.
+        part.is_hidden |= part.is_given_up || !status.is_some_and(|status| part.is_stored(uid, status));
         part.is_removed = true;
     }
 
@@ -275,6 +279,9 @@ impl Ledger {
             let entry =
                 status.nodes.get(&part.node).filter(|entry| entry.node_id == short_id(&part.node_uid));
             let Some(entry) = entry else { continue };
+            part.is_stopped |= entry.pod_id.as_ref() == Some(&short_id(uid))
+                && entry.run == part.run
+                && entry.reason == "Stopped";
             part.is_mentioned |= entry.pod_id.as_ref() == Some(&short_id(uid))
                 || entry.run == part.run && entry.attempts >= part.attempt;
             part.is_given_up |= (entry.run, entry.attempts) == (part.run, part.attempt)

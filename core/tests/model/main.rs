@@ -38,7 +38,7 @@ fn walk(seed: u64, with_story: bool) -> Result<(), String> {
     let mut world = World::new(seed);
     world.story = with_story.then(Vec::new);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let steps = 40 + Random::new(seed ^ 1).below(80);
+        let steps = 30 + Random::new(seed ^ 1).below(70);
         (0..steps).try_for_each(|_| world.step())?;
         world.come_to_rest()
     }));

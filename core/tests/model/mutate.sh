@@ -39,7 +39,7 @@ copy_tree() {
 one() {
   local patch=$1 name code=0
   name=$(basename "$patch" .patch)
-  if ! git -C "$TREE" apply --unsafe-paths --directory="$TREE" "$patch" 2>"$OUT/$name"; then
+  if ! in_tree git apply "$patch" 2>"$OUT/$name"; then
     printf '%-50s does not apply: see %s\n' "$name" "$OUT/$name"
     return 1
   fi
@@ -53,9 +53,12 @@ one() {
     printf '%-50s caught by %s: %s\n' "$name" "$(grep -o 'seed [0-9]* fails' "$OUT/$name" | head -n 1)" \
       "$(grep '^wrong: ' "$OUT/$name" | head -n 1 | cut -c 8-108)"
   fi
-  git -C "$TREE" apply --unsafe-paths --directory="$TREE" --reverse "$patch"
+  in_tree git apply --reverse "$patch"
   return $code
 }
+
+# The copy is no part of the repository that it lies in.
+in_tree() { (cd "$TREE" && GIT_CEILING_DIRECTORIES=$(dirname "$TREE") "$@"); }
 
 try() {
   (cd "$TREE" && nice -n 10 cargo test --quiet --package scriptrunner-core --test model --locked) >"$OUT/$1" 2>&1

@@ -57,6 +57,10 @@ impl PodTable {
         self.0.contains_key(uid)
     }
 
+    pub(crate) fn has_ended(&self, uid: &str) -> bool {
+        self.0.get(uid).is_some_and(|pod| pod.has_ended())
+    }
+
     /// All pods, sorted by UID.
     pub(crate) fn all(&self) -> Vec<Arc<PodFacts>> {
         self.0.values().cloned().collect()

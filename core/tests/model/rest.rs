@@ -189,18 +189,23 @@ impl Rest<'_> {
             let entry = self.status.nodes.get(name).filter(|entry| entry.is_in(self.run));
             let parts = self.world.ledger.of(uid, self.run);
             let last = parts.iter().rev().find(|part| part.is_started && part.is_mentioned);
+            if self.world.ledger.blind.contains(&(uid.to_owned(), self.run)) {
+                continue;
+            }
             if entry.is_some_and(|entry| entry.held_for == self.run && entry.node_id == short_id(uid)) {
                 continue;
             }
+            // One that vanished before it was seen to start may have been starting at that moment.
+            let may_have_started = |part: &&Part| !part.is_started && part.is_hidden && part.is_mentioned;
+            let is_cut = entry.is_some_and(|entry| {
+                matches!(entry.node_state(), NodeState::Unknown | NodeState::Stopped) || entry.serial > 0
+            });
+            let last_was_lost = parts.last().copied().as_ref().is_some_and(may_have_started);
+            let some_was_lost = last.is_none() && parts.iter().any(may_have_started);
+            let was_lost = is_cut && (last_was_lost || some_was_lost);
             let wrong = match last {
+                _ if was_lost => None,
                 Some(part) => self.wrong_after(part, entry).map(str::to_owned),
-                // A bound pod that vanished may have been starting at that moment.
-                None if parts.iter().any(|part| part.is_hidden && part.is_mentioned)
-                    && entry
-                        .is_some_and(|entry| ["PodDeleted", "PodLost"].contains(&entry.reason.as_str())) =>
-                {
-                    None
-                }
                 // What another node of this name did is kept where this one is not in the sample or not meant.
                 None => self.wrong_unstarted(
                     name,
@@ -217,7 +222,7 @@ impl Rest<'_> {
             let is_named =
                 matches!(&self.valid.targets.matching, Matching::Names(names) if names.contains(name));
             let is_unstarted = entry.attempts == 0;
-            if entry.is_in(self.run) && !is_there && is_unstarted && !is_named {
+            if entry.run == self.run && !is_there && is_unstarted && !is_named {
                 return Err(format!("{name} is desired, and there is no such node: {entry:?}"));
             }
         }
@@ -261,7 +266,9 @@ impl Rest<'_> {
                     End::Failed | End::Starved => state == NodeState::Failed,
                     End::HandedOver | End::Stopped | End::Restarted | End::Killed => false,
                 };
-                let waits_for_user = state == NodeState::Stopped && entry.reason == "Stopped";
+                // Who was stopped by the user goes on.
+                let waits_for_user =
+                    part.is_stopped || state == NodeState::Stopped && entry.reason == "Stopped";
                 let is_interrupted = matches!(state, NodeState::Unknown | NodeState::Stopped);
                 (
                     "Unknown, Stopped or Pending",
@@ -283,23 +290,26 @@ impl Rest<'_> {
                 entry.node_state() == state && (reason.is_empty() || entry.reason == reason)
             })
         };
+        // Its pod was made and did not start.
+        let was_given_up = entry
+            .is_some_and(|entry| entry.reason == "PodRefused" || GIVEN_UP.contains(&entry.reason.as_str()));
+        if was_given_up {
+            return None;
+        }
         if !self.is_meant(name, node) {
             return entry.map(|_| "out of the run".to_owned());
         }
+        let is_out = says(NodeState::Skipped, "OutOfScope");
         if self.valid.targets.sample.is_some() && entry.is_none() {
             return None;
         }
         let is_new = self.world.spec["newNodePolicy"] == "Ignore" && says(NodeState::Skipped, "NewNode");
         if let Some(reason) = self.reason_to_skip(name, node) {
-            let is_left_out =
-                is_new || says(NodeState::Skipped, "OutOfScope") || says(NodeState::Skipped, reason);
+            let is_left_out = is_new || is_out || says(NodeState::Skipped, reason);
             return (!is_left_out).then(|| format!("Skipped for {reason}"));
         }
-        let is_out = says(NodeState::Skipped, "OutOfScope");
-        let was_left_to_itself = entry
-            .is_some_and(|entry| entry.reason == "PodRefused" || GIVEN_UP.contains(&entry.reason.as_str()));
         let is_held = self.halt().is_some() && says(NodeState::Pending, "");
-        (!(is_new || is_out || is_held || was_left_to_itself)).then(|| "started".to_owned())
+        (!(is_new || is_out || is_held)).then(|| "started".to_owned())
     }
 
     fn is_meant(&self, name: &str, node: &Node) -> bool {

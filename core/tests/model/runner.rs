@@ -184,7 +184,7 @@ impl Runner {
             exit_code,
             signal,
             reason: reason.to_owned(),
-            stdout: format!("{run}/{attempt}/{serial} ").repeat(if is_loud { 400 } else { 3 }),
+            stdout: format!("{run}/{attempt}/{serial} ").repeat(if is_loud { 150 } else { 2 }),
             digest: format!("{:016x}", number_of(&self.script) ^ serial),
             ..Execution::default()
         };

@@ -84,15 +84,15 @@ impl World {
             machines.insert(name, Machine::new());
         }
         let weather = Weather {
-            pods: random.pick(&[0, 4, 8]),
-            nodes: random.pick(&[0, 0, 6]),
+            pods: random.pick(&[0, 8, 16]),
+            nodes: random.pick(&[0, 4, 10]),
             operators: random.pick(&[0, 5, 10]),
             edits: random.pick(&[0, 2, 6]),
         };
         let rough = weather.operators;
         let line = Line { deaf: rough / 3, slow: rough / 2, beside: random.pick(&[0, 30]) };
         // In some walks the object has little room left for its status.
-        let other_bytes = random.pick(&[1000, 1000, 1000, 1_025_000]);
+        let other_bytes = random.pick(&[1000, 1000, 1000, 1_034_000]);
         let process = Process::start(1, &server, settings(), other_bytes);
         server.leader = 1;
         let specs = BTreeMap::from([(1, spec.clone())]);
@@ -165,7 +165,8 @@ impl World {
             16..=20 => {
                 self.tell(|| "all get on".to_owned());
                 self.act_on_pods(2)?;
-                self.work_on_containers(3)?;
+                let executions = self.random.below(4);
+                self.work_on_containers(executions)?;
                 self.act_on_pods(1)?;
                 self.hear_all();
                 self.reconcile(12)
@@ -321,7 +322,7 @@ impl World {
     pub(crate) fn mend(&mut self) {
         self.tell(|| "the faults are over".to_owned());
         self.line = Line::default();
-        self.server.is_full = false;
+        (self.server.is_full, self.server.is_full_of_config_maps) = (false, false);
         self.former = None;
         let names: Vec<String> = self.machines.keys().cloned().collect();
         for name in names {

@@ -30,7 +30,10 @@ impl Process {
                         let found = server.config_maps[&name].clone();
                         config_map_difference(&config_map, &found).map_or(Ok(found), Err)
                     }
-                    Created::Refused(message) => Err(message),
+                    Created::Refused(message) => {
+                        self.refusal = Some(message);
+                        return true;
+                    }
                 };
                 match made {
                     Ok(made) => {
@@ -47,6 +50,7 @@ impl Process {
             }
             Action::CreatePod { node, pod } => return self.create_pod(&node, &pod, basis, server, deeds),
             Action::DeletePod { name, uid, why, is_over } => {
+                let is_over = is_over && self.pods.has_ended(&uid);
                 let found = server.pods.get(&name).filter(|found| uid_of(found) == uid).cloned();
                 if server.delete_pod(&name, &uid) {
                     self.pods.mark_deleting(&uid);

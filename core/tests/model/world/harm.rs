@@ -17,7 +17,10 @@ use crate::{
 impl World {
     /// Something befalls a pod.
     pub(super) fn harm_pod(&mut self) {
-        let pods: Vec<Pod> = self.server.pods.values().cloned().collect();
+        let all = || self.server.pods.values();
+        // Most of what can befall a pod needs one that has not ended.
+        let alive: Vec<Pod> = all().filter(|pod| !has_ended(pod)).cloned().collect();
+        let pods = if alive.is_empty() { all().cloned().collect() } else { alive };
         let Some(pod) = self.random.pick_any(&pods) else { return };
         let (name, uid) = (pod.metadata.name.clone().unwrap(), uid_of(&pod).to_owned());
         let node = pod.metadata.annotations.as_ref().unwrap()[labels::NODE].clone();
@@ -160,7 +163,11 @@ impl World {
                 "loses a watch"
             }
             5 => {
-                self.server.is_full ^= true;
+                if self.random.chance(50) {
+                    self.server.is_full ^= true;
+                } else {
+                    self.server.is_full_of_config_maps ^= true;
+                }
                 "meets a quota, or none"
             }
             _ => {
