@@ -25,6 +25,9 @@ use crate::{
 /// A runner whose outcome is stored ends by itself, if it has not yet.
 const STORED: &str = "its outcome is stored";
 
+/// Nothing is known of the pod's node that is of the pod's run.
+const LEFT: &str = "its node is no longer part of the run";
+
 /// Every pod: the object is being deleted, and the garbage collector takes its time.
 pub(super) fn delete_everything(observed: &Observed) -> Vec<Action> {
     observed
@@ -63,6 +66,10 @@ pub(super) fn surplus(
         if stored.is_some_and(|stored| brings_late_answer(runner, stored, draft)) {
             continue;
         }
+        if stored.is_some_and(|stored| has_left(runner, stored, draft)) {
+            actions.push(delete(runner.pod, LEFT));
+            continue;
+        }
         match rules.judge(runner, stored) {
             Fate::Surplus(why) => actions.push(delete(runner.pod, why)),
             Fate::KeptUntil(when) => draft.look_again_at(when),
@@ -96,6 +103,12 @@ fn delete(pod: &PodFacts, why: &'static str) -> Action {
 fn is_unrecorded(runner: &Runner<'_>, draft: &Draft<'_>) -> bool {
     let drafted = draft.status.nodes.get(&runner.pod.node);
     drafted.is_some_and(|entry| entry.node_id == runner.pod.node_id && runner.is_named_by(entry))
+}
+
+/// Whether the pod's node left the run before the pod started, so that its entry is that of an older run again.
+fn has_left(runner: &Runner<'_>, stored: &NodeStatus, draft: &Draft<'_>) -> bool {
+    let drafted = draft.status.nodes.get(&runner.pod.node);
+    stored.run < runner.part.run && drafted.is_none_or(|drafted| drafted.run < runner.part.run)
 }
 
 /// Whether the pod has ended after all and answered, after its node had been given up: the answer is stored first.
@@ -137,11 +150,7 @@ impl Rules<'_> {
         let (pod, part) = (runner.pod, runner.part);
         let Some(stored) = stored else {
             let is_out = part.run < self.run || pod.has_ended();
-            return if is_out {
-                Fate::Surplus("its node is no longer part of the run")
-            } else {
-                Fate::Needed
-            };
+            return if is_out { Fate::Surplus(LEFT) } else { Fate::Needed };
         };
         if part.run < self.run {
             return self.judge_older(runner, stored);

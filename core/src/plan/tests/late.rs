@@ -45,3 +45,21 @@ fn a_node_that_is_gone_and_cost_its_entry_by_the_size_limit_does_not_come_back()
     assert_eq!(toy.status().nodes.keys().collect::<Vec<_>>(), ["n1"]);
     assert_eq!(toy.status().progress, "1/1");
 }
+
+#[test]
+fn the_pod_of_a_node_that_leaves_before_it_starts_goes_too() {
+    let mut toy = Toy::new("{script: x, nodeLabelSelector: {}}", 2);
+    toy.settle();
+    toy.end_all(&succeeded("old"));
+    toy.settle();
+    // In the second run the kubelet refuses a pod, and its node is left out before the next one is made.
+    toy.edit("{script: y, nodeLabelSelector: {}}");
+    toy.settle();
+    let pod = toy.pod("n2");
+    (pod.phase, pod.reason) = ("Failed".into(), "OutOfcpu".into());
+    toy.edit("{script: y, nodeNames: [n1]}");
+    toy.end("n1", &succeeded("new"));
+    toy.settle();
+    assert_eq!((toy.status().nodes["n2"].run, toy.status().desired), (1, 1));
+    assert_eq!(toy.live_pods(), 0, "{:#?}", toy.observed.pods);
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::DeleteParams};
-use scriptrunner_api::{condition::ConditionType, labels};
+use scriptrunner_api::{condition::ConditionType, labels, v1alpha1::ScriptRunner};
 use scriptrunner_testcluster::wait;
 use serde_json::json;
 
