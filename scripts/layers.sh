@@ -50,7 +50,7 @@ check_scripts() {
   fi
   need_packages shellcheck=shellcheck
   step "shell scripts"
-  shellcheck --external-sources build.sh test.sh .ci/run scripts/*.sh tests/*.sh
+  shellcheck --external-sources build.sh test.sh .ci/run scripts/*.sh tests/*.sh core/tests/model/*.sh
 }
 
 layer_unit() {
