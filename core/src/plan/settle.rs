@@ -377,7 +377,10 @@ fn waits_for(
             Some((conflict.since, NodeReason::NameConflict, conflict.message.clone()))
         }
         NodeState::Pending if is_interrupted(node_entry) && is_cordoned(node) => {
-            let interrupted = runners.iter().find(|runner| runner.part.attempt == node_entry.attempts);
+            let interrupted = runners.iter().find(|runner| {
+                (runner.part.run, runner.part.attempt) == (node_entry.run, node_entry.attempts)
+                    && runner.pod.node_id == node_entry.node_id
+            });
             let cordoned = node.cordoned_since.unwrap_or(observed.since);
             let since = cordoned.max(interrupted.and_then(ended_at).unwrap_or(cordoned));
             let message = format!("{}; node {:?} stayed cordoned", node_entry.message, node.name);

@@ -360,3 +360,31 @@ fn what_was_done_when_the_deadline_came_is_done() {
     assert_eq!(states, [NodeState::Succeeded, NodeState::Stopped]);
     assert_eq!(said(&toy, ConditionType::Failed), ("True", "NodesFailed"), "every node is done");
 }
+
+#[test]
+fn how_long_an_interrupted_node_waits_is_counted_from_its_own_pods_end() {
+    let policy = "interruptionPolicy: Retry";
+    let mut toy = Toy::new(&spec(policy), 1);
+    toy.settle();
+    toy.end("n1", &succeeded(""));
+    toy.settle();
+    toy.edit(&spec(policy).replace("script: x", "script: y"));
+    toy.settle();
+    let now = toy.now;
+    toy.node("n1").unschedulable = true;
+    toy.node("n1").cordoned_since = Some(now);
+    toy.start("n1");
+    toy.settle();
+    toy.wait_seconds(500);
+    interrupt(&mut toy, "n1");
+    toy.wait_seconds(500);
+    toy.settle();
+    assert_eq!(
+        entry(&toy, "n1").0,
+        "Pending",
+        "the pod of the run before ended long ago, and is none of this"
+    );
+    toy.wait_seconds(101);
+    toy.settle();
+    assert_eq!((entry(&toy, "n1").0, entry(&toy, "n1").1), ("Unknown", "Unschedulable"));
+}
