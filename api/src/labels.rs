@@ -29,6 +29,11 @@ pub const EXCLUDE: &str = "scriptrunner.io/exclude";
 /// Value of [`EXCLUDE`] that is as good as no label.
 pub const EXCLUDE_NOT: &str = "false";
 
+/// Label of a ConfigMap of a user that ScriptRunners may name; its only meaning-bearing value is [`SOURCE_TRUE`].
+pub const SOURCE: &str = "scriptrunner.io/source";
+/// Value of [`SOURCE`] that lets the operator watch the ConfigMap.
+pub const SOURCE_TRUE: &str = "true";
+
 /// Prefix of environment variables that only the runner sets.
 pub const ENV_PREFIX: &str = "SCRIPTRUNNER_";
 /// Environment of the script: name of the node.
@@ -41,6 +46,8 @@ pub const ENV_ATTEMPT: &str = "SCRIPTRUNNER_ATTEMPT";
 pub const ENV_SERIAL: &str = "SCRIPTRUNNER_SERIAL";
 /// Environment of the script: where the node's `/` is mounted; only in mode `PrivilegedWithHostFS`.
 pub const ENV_HOST_ROOT: &str = "SCRIPTRUNNER_HOST_ROOT";
+/// Environment of the script: file that it may write its result to, one JSON value.
+pub const ENV_RESULT_FILE: &str = "SCRIPTRUNNER_RESULT_FILE";
 
 /// Folder with the pinned inputs, read-only.
 pub const INPUT_DIR: &str = "/scriptrunner/input";
@@ -48,12 +55,22 @@ pub const INPUT_DIR: &str = "/scriptrunner/input";
 pub const SPEC_FILE: &str = "spec.json";
 /// File name of the script in [`INPUT_DIR`], and key in the run's ConfigMap.
 pub const SCRIPT_FILE: &str = "script";
+/// File name of the trusted certificate authorities in [`INPUT_DIR`], and key in the run's ConfigMap; only if there are any.
+pub const TRUSTED_CA_FILE: &str = "trusted-ca.pem";
+/// Folder that the runner is copied to for an image of the user's, read-only for the script.
+pub const RUNNER_DIR: &str = "/scriptrunner/bin";
+/// File name of the runner in [`RUNNER_DIR`].
+pub const RUNNER_FILE: &str = "scriptrunner-runner";
+/// File name of uv in [`RUNNER_DIR`], where the runner's image has it.
+pub const UV_FILE: &str = "uv";
 /// Working folder and HOME of the script; made again when the script deleted it.
 pub const WORK_DIR: &str = "/scriptrunner/work";
 /// Folder of the runner's own state, in an emptyDir that outlives a container restart.
 pub const STATE_DIR: &str = "/scriptrunner/state";
 /// File in [`STATE_DIR`] that exists from before the first execution on.
 pub const STARTED_FILE: &str = "started";
+/// File in [`STATE_DIR`] that [`ENV_RESULT_FILE`] names; removed before each execution.
+pub const RESULT_FILE: &str = "result.json";
 /// Folder of the token that the runner identifies itself with to the operator, and to nobody else.
 pub const TOKEN_DIR: &str = "/scriptrunner/token";
 /// File name of the token in [`TOKEN_DIR`].
@@ -64,5 +81,7 @@ pub const HOST_ROOT: &str = "/host";
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Name of the runner's container.
 pub const CONTAINER: &str = "runner";
+/// Name of the init container that copies the runner into [`RUNNER_DIR`].
+pub const INIT_CONTAINER: &str = "copy-runner";
 /// Version of the contract between operator and runner: arguments, inputs, termination message.
 pub const PROTOCOL: u32 = 1;

@@ -4,11 +4,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::sha256_hex,
-    v1alpha1::{AccessMode, EnvVar, Mode, Placement, Repeat, RunAs, ScriptRunnerSpec, StopOn},
+    v1alpha1::{
+        AccessMode, EnvFromSource, EnvVar, Mode, Placement, Repeat, RunAs, ScriptRunnerSpec, StopOn, Volume,
+        VolumeMount,
+    },
 };
 
 /// Number of the hash algorithm. A status with another number never triggers a run.
 pub const HASH_ALGORITHM: &str = "1";
+
+/// What a spec names and what it holds: the texts that are pinned beside the spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inputs {
+    /// The script.
+    pub script: String,
+    /// Certificate authorities that installers trust, in PEM.
+    pub trusted_ca: Option<String>,
+}
+
+impl Inputs {
+    /// The inputs of a spec that names no ConfigMap; none if it does.
+    pub fn inline(spec: &ScriptRunnerSpec) -> Option<Self> {
+        let names_ca =
+            spec.dependencies.as_ref().is_some_and(|dependencies| dependencies.trusted_ca.is_some());
+        match (&spec.script, &spec.script_from) {
+            (Some(script), None) if !names_ca => Some(Self { script: script.clone(), trusted_ca: None }),
+            (_, _) => None,
+        }
+    }
+}
 
 /// Everything that decides *what* runs. Unset and default-valued fields are left out of its JSON, so that a new field with
 /// a default changes no hash. The runner image and operator flags never enter.
@@ -26,9 +50,24 @@ pub struct PinnedSpec {
     /// See [`ScriptRunnerSpec::env`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
+    /// See [`ScriptRunnerSpec::env_from`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFromSource>,
     /// See [`crate::v1alpha1::Dependencies::pip`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pip: Vec<String>,
+    /// See [`crate::v1alpha1::Dependencies::packages`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<String>,
+    /// See [`crate::v1alpha1::Dependencies::index_url`].
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "indexURL")]
+    pub index_url: Option<String>,
+    /// See [`crate::v1alpha1::Dependencies::extra_index_urls`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "extraIndexURLs")]
+    pub extra_index_urls: Vec<String>,
+    /// SHA-256 of the trusted certificate authorities; they stand beside this document.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "trustedCASHA256")]
+    pub trusted_ca_sha256: Option<String>,
     /// See [`ScriptRunnerSpec::mode`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub mode: Mode,
@@ -38,6 +77,27 @@ pub struct PinnedSpec {
     /// See [`crate::v1alpha1::HostFileSystem::access_mode`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub host_access_mode: AccessMode,
+    /// See [`ScriptRunnerSpec::host_pid`].
+    #[serde(default, skip_serializing_if = "is_default", rename = "hostPID")]
+    pub host_pid: bool,
+    /// See [`ScriptRunnerSpec::host_network`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub host_network: bool,
+    /// See [`ScriptRunnerSpec::host_ipc`].
+    #[serde(default, skip_serializing_if = "is_default", rename = "hostIPC")]
+    pub host_ipc: bool,
+    /// See [`ScriptRunnerSpec::image`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// See [`crate::v1alpha1::PodTemplate::volumes`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// See [`crate::v1alpha1::PodTemplate::volume_mounts`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_mounts: Vec<VolumeMount>,
+    /// See [`crate::v1alpha1::PodTemplate::runtime_class_name`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_class_name: Option<String>,
     /// See [`ScriptRunnerSpec::placement`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub placement: Placement,
@@ -68,17 +128,31 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl PinnedSpec {
-    /// The pinned part of a spec.
-    pub fn of(spec: &ScriptRunnerSpec) -> Self {
+    /// The pinned part of a spec, with what it names.
+    pub fn of(spec: &ScriptRunnerSpec, inputs: &Inputs) -> Self {
+        let dependencies = spec.dependencies.clone().unwrap_or_default();
+        let template = spec.pod_template.clone().unwrap_or_default();
         Self {
-            script_sha256: sha256_hex(spec.script.as_bytes()),
+            script_sha256: sha256_hex(inputs.script.as_bytes()),
             interpreter: spec.interpreter.clone(),
             args: spec.args.clone(),
             env: spec.env.clone(),
-            pip: spec.dependencies.as_ref().map(|dependencies| dependencies.pip.clone()).unwrap_or_default(),
+            env_from: spec.env_from.clone(),
+            pip: dependencies.pip,
+            packages: dependencies.packages,
+            index_url: dependencies.index_url,
+            extra_index_urls: dependencies.extra_index_urls,
+            trusted_ca_sha256: inputs.trusted_ca.as_ref().map(|text| sha256_hex(text.as_bytes())),
             mode: spec.mode,
             run_as: spec.run_as.unwrap_or_default(),
             host_access_mode: spec.host_file_system.as_ref().map(|host| host.access_mode).unwrap_or_default(),
+            host_pid: spec.host_pid.unwrap_or_default(),
+            host_network: spec.host_network.unwrap_or_default(),
+            host_ipc: spec.host_ipc.unwrap_or_default(),
+            image: spec.image.clone(),
+            volumes: template.volumes,
+            volume_mounts: template.volume_mounts,
+            runtime_class_name: template.runtime_class_name,
             placement: spec.placement.unwrap_or_default(),
             repeat: spec.repeat.as_ref().map(PinnedRepeat::of),
         }
@@ -129,6 +203,12 @@ mod tests {
         serde_saphyr::from_str(yaml).unwrap()
     }
 
+    fn pinned(yaml: &str) -> PinnedSpec {
+        let spec = spec(yaml);
+        let inputs = Inputs::inline(&spec).unwrap_or_default();
+        PinnedSpec::of(&spec, &inputs)
+    }
+
     /// The corpus only grows: a changed line here would run every script of every user again.
     #[test]
     fn golden_hashes_never_change() {
@@ -142,22 +222,20 @@ mod tests {
                 "1:6817193bab60001e708760c8c72006fbd91e0e1fb74c2992822cbf19c08c10c2",
             ),
         ] {
-            assert_eq!(PinnedSpec::of(&spec(yaml)).spec_hash(), hash, "{yaml}");
+            assert_eq!(pinned(yaml).spec_hash(), hash, "{yaml}");
         }
     }
 
     #[test]
     fn defaults_written_out_change_no_hash() {
-        let plain = spec("{script: x, nodeLabelSelector: {}, repeat: {periodSeconds: 5}}");
-        let written = spec(
-            "{script: x, nodeNames: [a], mode: Normal, runAs: NonRoot, placement: Direct, dependencies: {}, historyLimit: 9, executionDeadlineSeconds: 9, execution: Stopped, repeat: {periodSeconds: 5, initialDelaySeconds: 0, stopOn: Never}}",
-        );
-        assert_eq!(PinnedSpec::of(&plain).spec_hash(), PinnedSpec::of(&written).spec_hash());
+        let plain = "{script: x, nodeLabelSelector: {}, repeat: {periodSeconds: 5}}";
+        let written = "{script: x, nodeNames: [a], mode: Normal, runAs: NonRoot, placement: Direct, dependencies: {}, historyLimit: 9, executionDeadlineSeconds: 9, execution: Stopped, repeat: {periodSeconds: 5, initialDelaySeconds: 0, stopOn: Never}, hostPID: false, hostNetwork: false, hostIPC: false, envFrom: [], podTemplate: {labels: {a: b}, annotations: {a: b}, priorityClassName: p, volumes: []}, imagePullPolicy: Always, imagePullSecrets: [{name: s}], resources: {limits: {cpu: 1}}, output: {groupBy: Result, keep: DigestOnly, truncation: Head}}";
+        assert_eq!(pinned(plain).spec_hash(), pinned(written).spec_hash());
     }
 
     #[test]
     fn every_hashed_field_changes_the_hash() {
-        let base = PinnedSpec::of(&spec("{script: x, nodeLabelSelector: {}}")).spec_hash();
+        let base = pinned("{script: x, nodeLabelSelector: {}}").spec_hash();
         for other in [
             "{script: y, nodeLabelSelector: {}}",
             "{script: x, nodeLabelSelector: {}, interpreter: [sh]}",
@@ -168,15 +246,32 @@ mod tests {
             "{script: x, nodeLabelSelector: {}, runAs: Root}",
             "{script: x, nodeLabelSelector: {}, hostFileSystem: {accessMode: ReadOnly}}",
             "{script: x, nodeLabelSelector: {}, placement: Scheduler}",
+            "{script: x, nodeLabelSelector: {}, envFrom: [{secretRef: {name: a}}]}",
+            "{script: x, nodeLabelSelector: {}, dependencies: {packages: [jq]}}",
+            "{script: x, nodeLabelSelector: {}, dependencies: {indexURL: 'https://a'}}",
+            "{script: x, nodeLabelSelector: {}, dependencies: {extraIndexURLs: ['https://a']}}",
+            "{script: x, nodeLabelSelector: {}, hostPID: true}",
+            "{script: x, nodeLabelSelector: {}, hostNetwork: true}",
+            "{script: x, nodeLabelSelector: {}, hostIPC: true}",
+            "{script: x, nodeLabelSelector: {}, image: a}",
+            "{script: x, nodeLabelSelector: {}, podTemplate: {volumes: [{name: a, emptyDir: {}}]}}",
+            "{script: x, nodeLabelSelector: {}, podTemplate: {volumeMounts: [{name: a, mountPath: /a}]}}",
+            "{script: x, nodeLabelSelector: {}, podTemplate: {runtimeClassName: a}}",
             "{script: x, nodeLabelSelector: {}, repeat: {periodSeconds: 5}}",
         ] {
-            assert_ne!(PinnedSpec::of(&spec(other)).spec_hash(), base, "{other}");
+            assert_ne!(pinned(other).spec_hash(), base, "{other}");
         }
+        let named = spec("{scriptFrom: {configMapKeyRef: {name: a, key: b}}, nodeLabelSelector: {}}");
+        let inputs = Inputs { script: "x".to_owned(), trusted_ca: Some("ca".to_owned()) };
+        assert_ne!(PinnedSpec::of(&named, &inputs).spec_hash(), base);
+        // Where a script stands decides nothing: the same bytes are the same run.
+        let inputs = Inputs { trusted_ca: None, ..inputs };
+        assert_eq!(PinnedSpec::of(&named, &inputs).spec_hash(), base);
     }
 
     #[test]
     fn canonical_json_round_trips() {
-        let pinned = PinnedSpec::of(&spec("{script: x, nodeLabelSelector: {}, args: [\"\\u0000\", 'é\"']}"));
+        let pinned = pinned("{script: x, nodeLabelSelector: {}, args: [\"\\u0000\", 'é\"']}");
         assert_eq!(serde_json::from_str::<PinnedSpec>(&pinned.canonical_json()).unwrap(), pinned);
     }
 }

@@ -57,6 +57,8 @@ reasons! {
         ExitCodeSucceeds,
         /// The script exited with a code that `exitCodes.skipped` has.
         ExitCodeSkips,
+        /// The result file does not hold one JSON value within the limits; the execution counts as it ended.
+        ResultInvalid,
         /// Nothing was executed.
         NotExecuted,
 
@@ -140,8 +142,12 @@ reasons! {
         NamespaceNotPrivileged,
         /// Even the shortest status of so many nodes would be too large.
         TooManyNodes,
-        /// The pinned inputs of the run are lost and cannot be made again.
+        /// What a ConfigMap holds is not what the spec's SHA-256 says, or the pinned inputs of the run are lost and cannot be made again.
         InputChanged,
+        /// A ConfigMap that the spec names is missing, has no label for it, or lacks the key.
+        InputMissing,
+        /// What a ConfigMap holds cannot be used: binary data, too long, empty.
+        InputInvalid,
         /// No node matches.
         NoMatchingNodes,
         /// Nodes are still to be done.
@@ -174,6 +180,14 @@ reasons! {
         StatusSizeLimit,
         /// Every kept result stands in the status.
         NothingTruncated,
+        /// All nodes that answered gave the same answer.
+        SameAnswer,
+        /// Most nodes gave the same answer, and some another one.
+        Outliers,
+        /// No answer was given by enough nodes to say which ones differ.
+        NoMajority,
+        /// Fewer than two nodes have answered.
+        NothingToCompare,
     }
 }
 

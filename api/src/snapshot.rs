@@ -7,11 +7,13 @@
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     digest::sha256_hex,
     labels::PROTOCOL,
     reason::NodeReason,
+    result,
     text::{head, make_harmless, tail},
     v1alpha1::{Execution, NodeState},
 };
@@ -140,6 +142,8 @@ struct Line {
     stderr_bytes: Option<u64>,
     #[serde(rename = "c", default, skip_serializing_if = "String::is_empty")]
     digest: String,
+    #[serde(rename = "j", default, skip_serializing_if = "Option::is_none")]
+    result: Option<Value>,
 }
 
 impl Snapshot {
@@ -215,6 +219,7 @@ impl Line {
             stdout_bytes: execution.stdout_bytes,
             stderr_bytes: execution.stderr_bytes,
             digest: execution.digest.clone(),
+            result: execution.result.clone(),
         }
     }
 
@@ -235,6 +240,7 @@ impl Line {
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
             digest: self.digest.chars().filter(char::is_ascii_hexdigit).take(16).collect(),
+            result: self.result.and_then(|result| result::checked(result).ok()),
         }
     }
 }

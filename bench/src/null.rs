@@ -21,6 +21,7 @@ use scriptrunner_api::{
 use scriptrunner_core::{
     observed::ObjectFacts,
     pod::{PodSettings, SessionSettings, Target, build_config_map, build_pod},
+    validate::Sources,
     validate::{ValidRun, validate},
 };
 use serde::Deserialize;
@@ -80,7 +81,8 @@ struct Terminated {
 /// Drives one ScriptRunner over all nodes, from its creation to its status.
 pub(crate) async fn drive(client: &Client, object: &ScriptRunner, nodes: &[FakeNode]) -> anyhow::Result<()> {
     let facts = facts(object)?;
-    let valid = validate(&facts.spec).map_err(|refusal| anyhow!("the spec is refused: {refusal:?}"))?;
+    let valid = validate(&facts.spec, &Sources::default())
+        .map_err(|refusal| anyhow!("the spec is refused: {refusal:?}"))?;
     let (ended, mut ends) = mpsc::unbounded_channel();
     let selector = format!("{}%3D{}", labels::UID.replace('/', "%2F"), facts.uid);
     let path = format!("/api/v1/namespaces/{}/pods?labelSelector={selector}", facts.namespace);

@@ -21,7 +21,7 @@ use scriptrunner_api::{
 use crate::{
     names::short_id,
     pod::{FAILURES_BEFORE, LONGEST_SECONDS},
-    validate::{Pinned, targets::UNSCHEDULABLE_TAINT},
+    validate::{Pinned, Sources, spec_hash, targets::UNSCHEDULABLE_TAINT},
 };
 
 /// Everything that one reconcile of one ScriptRunner may know.
@@ -57,6 +57,15 @@ pub struct Observed {
     pub since: Timestamp,
     /// How many more pods may be created that wait for the scheduler: all objects share it.
     pub unbound_room: usize,
+    /// What was found of the ConfigMaps that the spec names.
+    pub sources: Sources,
+}
+
+impl Observed {
+    /// Hash of what runs by the spec as it is; none if that is refused.
+    pub fn spec_hash(&self) -> Option<String> {
+        spec_hash(&self.object.spec, &self.sources)
+    }
 }
 
 /// The status of an object as it is stored. Shared with whoever holds the object: it may have thousands of entries.

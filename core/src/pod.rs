@@ -20,6 +20,7 @@ use scriptrunner_api::{
     GROUP, VERSION,
     digest::sha256_hex,
     labels,
+    pinned::Inputs,
     session::AUDIENCE,
     v1alpha1::{self, AccessMode, Mode, RunAs},
 };
@@ -112,15 +113,12 @@ pub struct Target {
 pub fn build_config_map(object: &ObjectFacts, run: u64, valid: &ValidRun) -> ConfigMap {
     let mut metadata = child_metadata(object, valid.pinned.mode, run);
     metadata.name = Some(config_map_name(&object.uid, run, &valid.spec_hash));
-    ConfigMap {
-        metadata,
-        data: Some(BTreeMap::from([
-            (labels::SPEC_FILE.to_owned(), valid.pinned.canonical_json()),
-            (labels::SCRIPT_FILE.to_owned(), valid.script.clone()),
-        ])),
-        immutable: Some(true),
-        ..ConfigMap::default()
-    }
+    let mut data = BTreeMap::from([
+        (labels::SPEC_FILE.to_owned(), valid.pinned.canonical_json()),
+        (labels::SCRIPT_FILE.to_owned(), valid.inputs.script.clone()),
+    ]);
+    data.extend(valid.inputs.trusted_ca.clone().map(|text| (labels::TRUSTED_CA_FILE.to_owned(), text)));
+    ConfigMap { metadata, data: Some(data), immutable: Some(true), ..ConfigMap::default() }
 }
 
 /// Digest of all that a pod of the run is made of, but for what differs from pod to pod and what an order brings to a runner
@@ -140,7 +138,8 @@ pub fn shape(object: &ObjectFacts, valid: &ValidRun, settings: &PodSettings) -> 
         ..valid.limits
     };
     let text = pinned.canonical_json();
-    let blank = ValidRun { pinned, limits, spec_hash: String::new(), script: String::new(), ..valid.clone() };
+    let inputs = Inputs::default();
+    let blank = ValidRun { pinned, limits, spec_hash: String::new(), inputs, ..valid.clone() };
     let target = Target {
         node: String::new(),
         node_uid: String::new(),

@@ -2,12 +2,13 @@
 //! the rule, so everything that later steps rely on is checked here again. Pure.
 
 pub(crate) mod attempts;
+pub mod sources;
 pub(crate) mod targets;
 
 use scriptrunner_api::{
     digest::sha256_hex,
     labels,
-    pinned::PinnedSpec,
+    pinned::{Inputs, PinnedSpec},
     reason::ConditionReason,
     v1alpha1::{
         DEFAULT_HISTORY_LIMIT, DEFAULT_OUTPUT_LIMIT_BYTES, DEFAULT_POD_START_DEADLINE_SECONDS,
@@ -18,6 +19,7 @@ use scriptrunner_api::{
 
 pub use self::{
     attempts::{Attempts, ValidExitCodes, ValidRerun},
+    sources::{Source, Sources},
     targets::{Matching, NodeCount, Targets},
 };
 
@@ -28,8 +30,8 @@ pub struct ValidRun {
     pub pinned: PinnedSpec,
     /// Digest of what runs.
     pub spec_hash: String,
-    /// The script.
-    pub script: String,
+    /// What it is pinned to beside the spec.
+    pub inputs: Inputs,
     /// Where it runs.
     pub targets: Targets,
     /// How long things may take and how much is kept.
@@ -59,7 +61,7 @@ impl ValidRun {
         Self {
             spec_hash: pinned.spec.spec_hash(),
             pinned: pinned.spec.clone(),
-            script: pinned.script.clone(),
+            inputs: pinned.inputs.clone(),
             ..self.clone()
         }
     }
@@ -70,17 +72,19 @@ impl ValidRun {
 pub struct Pinned {
     /// What runs.
     pub spec: PinnedSpec,
-    /// The script.
-    pub script: String,
+    /// The texts beside it.
+    pub inputs: Inputs,
 }
 
 impl Pinned {
     /// Reads what a ConfigMap holds; none if that is not what has this hash.
-    pub fn read(spec: &str, script: &str, spec_hash: &str) -> Option<Self> {
+    pub fn read(spec: &str, script: &str, trusted_ca: Option<&str>, spec_hash: &str) -> Option<Self> {
         let pinned: PinnedSpec = serde_json::from_str(spec).ok()?;
-        let is_whole =
-            pinned.spec_hash() == spec_hash && sha256_hex(script.as_bytes()) == pinned.script_sha256;
-        is_whole.then(|| Self { spec: pinned, script: script.to_owned() })
+        let is_whole = pinned.spec_hash() == spec_hash
+            && sha256_hex(script.as_bytes()) == pinned.script_sha256
+            && trusted_ca.map(|text| sha256_hex(text.as_bytes())) == pinned.trusted_ca_sha256;
+        let inputs = Inputs { script: script.to_owned(), trusted_ca: trusted_ca.map(ToOwned::to_owned) };
+        is_whole.then_some(Self { spec: pinned, inputs })
     }
 }
 
@@ -116,16 +120,17 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { reason: ConditionReason::SpecInvalid, message: message.into() })
 }
 
-/// Resolves and checks a spec.
-pub fn validate(spec: &ScriptRunnerSpec) -> Result<ValidRun, Refusal> {
+/// Resolves and checks a spec, with what was found of the ConfigMaps that it names.
+pub fn validate(spec: &ScriptRunnerSpec, sources: &Sources) -> Result<ValidRun, Refusal> {
     check_script(spec)?;
     check_mode(spec)?;
     check_pace(spec)?;
-    let pinned = PinnedSpec::of(spec);
+    let inputs = sources::inputs(spec, sources)?;
+    let pinned = PinnedSpec::of(spec, &inputs);
     Ok(ValidRun {
         spec_hash: pinned.spec_hash(),
         pinned,
-        script: spec.script.clone(),
+        inputs,
         targets: Targets::of(spec)?,
         limits: limits(spec)?,
         parallelism: NodeCount::of("parallelism", spec.parallelism.as_ref(), 1)?,
@@ -139,15 +144,19 @@ pub fn validate(spec: &ScriptRunnerSpec) -> Result<ValidRun, Refusal> {
     })
 }
 
+/// Hash of what runs by a spec; none if what it names cannot be used.
+pub fn spec_hash(spec: &ScriptRunnerSpec, sources: &Sources) -> Option<String> {
+    let inputs = sources::inputs(spec, sources).ok()?;
+    Some(PinnedSpec::of(spec, &inputs).spec_hash())
+}
+
 fn check_script(spec: &ScriptRunnerSpec) -> Result<(), Refusal> {
-    if spec.script.is_empty() {
+    let script = spec.script.as_deref();
+    if script.is_some_and(str::is_empty) {
         return invalid("script is empty; write the script into spec.script");
     }
-    if spec.script.len() > MAX_SCRIPT_BYTES {
-        return invalid(format!(
-            "script has {} bytes, at most {MAX_SCRIPT_BYTES} are allowed",
-            spec.script.len()
-        ));
+    if let Some(script) = script.filter(|script| script.len() > MAX_SCRIPT_BYTES) {
+        return invalid(format!("script has {} bytes, at most {MAX_SCRIPT_BYTES} are allowed", script.len()));
     }
     if let Some(name) =
         spec.env.iter().map(|variable| &variable.name).find(|name| name.starts_with(labels::ENV_PREFIX))

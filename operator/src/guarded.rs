@@ -93,7 +93,7 @@ mod tests {
         let list: ObjectList<Guarded> = serde_json::from_str(&list.to_string()).unwrap();
         let names: Vec<_> = list.items.iter().map(|item| item.meta().name.as_deref()).collect();
         assert_eq!(names, [Some("Normal"), Some("elevated")]);
-        assert_eq!(list.items[0].0.as_ref().unwrap().spec.script, "true");
+        assert_eq!(list.items[0].0.as_ref().unwrap().spec.script.as_deref(), Some("true"));
         let unreadable = list.items[1].0.as_ref().unwrap_err();
         assert!(unreadable.error.contains("elevated"), "{}", unreadable.error);
     }

@@ -7,14 +7,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{Api, ResourceExt};
 use scriptrunner_api::{
     labels,
-    pinned::PinnedSpec,
     v1alpha1::{Mode, NodeStatus, ScriptRunner, ScriptRunnerStatus, UpdatePolicy},
 };
 use scriptrunner_core::{
     names::{config_map_name, pod_name, short_id},
     observed::{Marks, ObjectFacts, Observed, PodFacts, Presence, StoredStatus},
     status::size::stored_bytes,
-    validate::Pinned,
+    validate::{Pinned, Sources, spec_hash},
 };
 
 use crate::{concurrently::concurrently, context::Context, error::Error};
@@ -40,7 +39,8 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
     let previous = StoredStatus::of(own.as_ref().unwrap_or(&object));
     let facts = object_facts(context, &object);
     confirm_missing_pods(context, &facts, previous.as_deref()).await?;
-    let pinned = pinned(context, &facts, previous.as_deref()).await?;
+    let sources = Sources::default();
+    let pinned = pinned(context, &facts, &sources, previous.as_deref()).await?;
     let world = &context.world;
     let (pods, occupied_nodes) = {
         let table = world.pods();
@@ -81,6 +81,7 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
         pinned,
         since: context.since,
         unbound_room,
+        sources,
     };
     Ok(Sight { observed, object, status_is_foreign })
 }
@@ -133,11 +134,12 @@ fn other_bytes(context: &Context, object: &ScriptRunner) -> usize {
 async fn pinned(
     context: &Context,
     object: &ObjectFacts,
+    sources: &Sources,
     previous: Option<&ScriptRunnerStatus>,
 ) -> Result<Option<(u64, Arc<Pinned>)>, Error> {
     let Some(run) = previous.and_then(|previous| previous.run.as_ref()) else { return Ok(None) };
     if object.spec.update_policy != Some(UpdatePolicy::OnRerun)
-        || run.spec_hash == PinnedSpec::of(&object.spec).spec_hash()
+        || spec_hash(&object.spec, sources).is_some_and(|hash| hash == run.spec_hash)
     {
         return Ok(None);
     }
@@ -149,10 +151,10 @@ async fn pinned(
     let name = config_map_name(&object.uid, run.number, &run.spec_hash);
     let found = context.call("get the ConfigMap of a run that goes on", api.get_opt(&name)).await?;
     let data = found.and_then(|found| found.data).unwrap_or_default();
-    let read = data
-        .get(labels::SPEC_FILE)
-        .zip(data.get(labels::SCRIPT_FILE))
-        .and_then(|(spec, script)| Pinned::read(spec, script, &run.spec_hash));
+    let read = data.get(labels::SPEC_FILE).zip(data.get(labels::SCRIPT_FILE)).and_then(|(spec, script)| {
+        let trusted_ca = data.get(labels::TRUSTED_CA_FILE).map(String::as_str);
+        Pinned::read(spec, script, trusted_ca, &run.spec_hash)
+    });
     let pinned = read.map(|pinned| (run.number, Arc::new(pinned)));
     context.world.remember(&object.uid, |memory| memory.pinned.clone_from(&pinned));
     Ok(pinned)

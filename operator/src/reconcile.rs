@@ -89,7 +89,7 @@ struct Performed {
 
 async fn perform(object: &Arc<ScriptRunner>, context: &Context) -> Result<Performed, Error> {
     let (sight, now) = (observe(context, object).await?, Context::now());
-    let valid = validate(&sight.observed.object.spec);
+    let valid = validate(&sight.observed.object.spec, &sight.observed.sources);
     let settings = context.pod_settings();
     let (actions, waited_until) = {
         let steps = plan::steps(&valid, &sight.observed, &settings, now);

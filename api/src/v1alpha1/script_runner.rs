@@ -12,8 +12,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DesiredExecution, ExitCodes, InterruptionPolicy, NewNodePolicy, NotReadyNodePolicy, PodCleanupPolicy,
-    Rerun, ScriptRunnerStatus, Toleration, UnschedulableNodePolicy, UpdatePolicy,
+    Dependencies, DesiredExecution, EnvFromSource, ExitCodes, ImagePullPolicy, InterruptionPolicy,
+    NewNodePolicy, NotReadyNodePolicy, PodCleanupPolicy, PodTemplate, Rerun, Resources, ScriptFrom,
+    ScriptRunnerStatus, SecretRef, Toleration, UnschedulableNodePolicy, UpdatePolicy,
 };
 
 /// Longest script, in bytes of UTF-8.
@@ -30,9 +31,9 @@ pub const DEFAULT_HISTORY_LIMIT: u32 = 5;
 pub const DEFAULT_OUTPUT_LIMIT_BYTES: u32 = 4096;
 
 /// Runs a script once, or again and again, on every node that a selector picks, and keeps each node's answers in its
-/// status. Editing what runs (script, interpreter, args, env, dependencies, mode, runAs, hostFileSystem, placement,
-/// repeat) starts a new run on all nodes; editing where and how fast it runs, or how much is kept, does not. A new time in
-/// `rerun.at` starts one without an edit.
+/// status. Editing what runs (script or the ConfigMap it stands in, interpreter, args, env, envFrom, dependencies, mode, runAs,
+/// the host fields, image, volumes, placement, repeat) starts a new run on all nodes; editing where and how fast it runs, or how
+/// much is kept, does not. A new time in `rerun.at` starts one without an edit.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "scriptrunner.io",
@@ -56,6 +57,14 @@ pub const DEFAULT_OUTPUT_LIMIT_BYTES: u32 = 4096;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new("has(self.script) != has(self.scriptFrom)").message("give exactly one of script and scriptFrom"),
+    validation = Rule::new("self.mode == 'Normal' || !has(self.scriptFrom) || has(self.scriptFrom.sha256)").message("a privileged mode needs scriptFrom.sha256, so that admission sees what runs; get it with sha256sum"),
+    validation = Rule::new("self.mode == 'Normal' || !has(self.dependencies) || !has(self.dependencies.trustedCA) || has(self.dependencies.trustedCA.sha256)").message("a privileged mode needs dependencies.trustedCA.sha256, so that admission sees what is trusted; get it with sha256sum"),
+    validation = Rule::new("self.mode == 'Normal' || !has(self.envFrom)").message("envFrom is for mode Normal only; write the values into the spec, where admission sees them"),
+    validation = Rule::new("self.mode == 'Normal' || !has(self.image) || self.image.matches('@sha256:[0-9a-f]{64}$')").message("a privileged mode needs the image by digest (name@sha256:...), so that admission sees what runs"),
+    validation = Rule::new("self.mode == 'Normal' || !has(self.podTemplate) || !has(self.podTemplate.volumes) || !self.podTemplate.volumes.exists(v, has(v.configMap))").message("a volume of a ConfigMap is for mode Normal only, because whoever edits the ConfigMap would decide what a privileged script reads"),
+    validation = Rule::new("self.mode != 'Normal' || !has(self.dependencies) || !has(self.dependencies.packages) || size(self.dependencies.packages) == 0 || (has(self.runAs) && self.runAs == 'Root')").message("dependencies.packages need root; set runAs: Root, or put the packages into an image of your own"),
+    validation = Rule::new("self.mode != 'Normal' || !((has(self.hostPID) && self.hostPID) || (has(self.hostIPC) && self.hostIPC) || (has(self.hostNetwork) && self.hostNetwork))").message("hostPID, hostIPC and hostNetwork need a privileged mode"),
     validation = Rule::new("has(self.nodeLabelSelector) != has(self.nodeNames)").message("give exactly one of nodeLabelSelector and nodeNames; nodeLabelSelector: {} means every node"),
     validation = Rule::new("!has(self.runAs) || self.mode == 'Normal'").message("runAs is for mode Normal only; remove it: a privileged mode always runs as root"),
     validation = Rule::new("!has(self.hostFileSystem) || self.mode == 'PrivilegedWithHostFS'").message("hostFileSystem needs mode: PrivilegedWithHostFS"),
@@ -76,10 +85,18 @@ pub const DEFAULT_OUTPUT_LIMIT_BYTES: u32 = 4096;
 )]
 pub struct ScriptRunnerSpec {
     /// The script, run byte for byte as given: nothing in it is expanded or escaped. A first line that starts with `#!`
-    /// names its interpreter; otherwise `interpreter` does. At most 64 KiB. A change starts a new run.
+    /// names its interpreter; otherwise `interpreter` does. At most 64 KiB. Exactly one of `script` and `scriptFrom`. A change
+    /// starts a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
     #[x_kube(validation = Rule::new("size(bytes(self)) <= 65536").message("script is longer than 64 KiB (65536 bytes of UTF-8); put the bulk into the image or a package"))]
-    pub script: String,
+    pub script: Option<String>,
+
+    /// Where the script stands, if not in the spec. Within seconds a change of it is a new run; what a run began with it ends with. While
+    /// it is missing or unusable nothing is started: the condition `Accepted` says what is wrong. Exactly one of `script` and
+    /// `scriptFrom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script_from: Option<ScriptFrom>,
 
     /// Program and options that run the script; the script's path is appended. Default `["python3", "-u"]`. A `#!` first
     /// line in the script wins over the default, this field wins over a `#!` line. At most 16 elements. A change starts
@@ -99,6 +116,12 @@ pub struct ScriptRunnerSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub env: Vec<EnvVar>,
+
+    /// Whole ConfigMaps and Secrets as environment of the script and of the installers, as in a container: entries of `env` win, and of
+    /// several sources the last. Their content is read when a pod starts; a change of it starts no run. Only in mode `Normal`. At most 16. A change starts a new run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub env_from: Vec<EnvFromSource>,
 
     /// What is installed before the script runs. If an installation fails the script is not run, and the node's reason
     /// is `DependencyInstallFailed`. A change starts a new run.
@@ -173,6 +196,46 @@ pub struct ScriptRunnerSpec {
     /// How the node's file system is mounted; only in mode `PrivilegedWithHostFS`. A change starts a new run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_file_system: Option<HostFileSystem>,
+
+    /// Whether the script sees the processes of the node; only in a privileged mode. Default false. A change starts a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "hostPID")]
+    pub host_pid: Option<bool>,
+
+    /// Whether the script is in the node's network; only in a privileged mode. Default false. A change starts a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_network: Option<bool>,
+
+    /// Whether the script shares System V IPC and POSIX message queues with the node; only in a privileged mode. Default false. A change
+    /// starts a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "hostIPC")]
+    pub host_ipc: Option<bool>,
+
+    /// Image that the script runs in; in a privileged mode by digest. Any image for Linux on the nodes' architecture will do, it need not
+    /// have more than the interpreter: the runner, one static program, is put beside it, and the image's own entry point is not used. Its user
+    /// is not used either: `mode` and `runAs` say who the script is. At most 512 characters. Default: the operator's
+    /// image with Python. A change starts a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[A-Za-z0-9][!-~]*$"))]
+    pub image: Option<String>,
+
+    /// See [`ImagePullPolicy`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+
+    /// Secrets of the namespace with which images are pulled, at most 16. May be named only by who may create pods in the namespace. A
+    /// change applies to pods that are made later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<SecretRef>,
+
+    /// CPU, memory and other resources of the script and its installers. Default: the operator's (memory 256Mi, ephemeral storage 1Gi, where
+    /// the cluster can count it). A change applies to pods that are made later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+
+    /// What is added to the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
 
     /// See [`Placement`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -366,19 +429,6 @@ pub struct KeyRef {
     pub optional: Option<bool>,
 }
 
-/// What is installed before the script runs.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct Dependencies {
-    /// Python requirements (PEP 508), one each, for example `requests==2.32.3`, installed into an environment of the
-    /// run's own with uv, or with pip where the image has no uv. `env` is also the installer's environment: set
-    /// `UV_INDEX_URL` or `PIP_INDEX_URL` there for an index of your own. At most 100.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
-    #[x_kube(validation = Rule::new("self.all(p, !p.startsWith('-'))").message("a pip requirement cannot start with '-': options are not requirements; set them in env, for example PIP_INDEX_URL"))]
-    pub pip: Vec<String>,
-}
-
 /// Nodes by label, with the meaning of a Kubernetes label selector: all its parts must hold.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
@@ -537,14 +587,71 @@ pub enum StopOn {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
-    /// Bytes of stdout kept per execution, 0 to 65536, default 4096; the end is kept.
+    /// Bytes of stdout kept per execution, 0 to 65536, default 4096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65_536))]
     pub stdout_limit_bytes: Option<u32>,
-    /// Bytes of stderr kept per execution, 0 to 65536, default 4096; the end is kept.
+    /// Bytes of stderr kept per execution, 0 to 65536, default 4096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65_536))]
     pub stderr_limit_bytes: Option<u32>,
+    /// See [`OutputTruncation`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncation: Option<OutputTruncation>,
+    /// See [`GroupBy`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<GroupBy>,
+    /// See [`Keep`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+}
+
+/// Which part of an output that is longer than its limit is kept: the `Tail` (the default) or the `Head`. A change
+/// applies to pods that start later.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputTruncation {
+    /// The end.
+    #[default]
+    Tail,
+    /// The beginning.
+    Head,
+}
+
+impl OutputTruncation {
+    /// The choice as the runner's argument has it.
+    pub fn as_argument(self) -> &'static str {
+        match self {
+            Self::Tail => "tail",
+            Self::Head => "head",
+        }
+    }
+}
+
+/// Which answers are the same in `status.outputGroups` and the condition `Consistent`: those with the same exit code and
+/// `Output` (the default), with the same `ExitCode`, or with the same exit code and `Result`. Where scripts print what differs
+/// anyway, such as the time or a host name, group by `ExitCode`, or write what matters to the result file
+/// (`$SCRIPTRUNNER_RESULT_FILE`) and group by `Result`. A change applies at once.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupBy {
+    /// Exit code, stdout and stderr.
+    #[default]
+    Output,
+    /// Exit code.
+    ExitCode,
+    /// Exit code and the value in the result file.
+    Result,
+}
+
+/// What is kept of outputs: all that the limits allow (`Full`, the default), or only their lengths and digest (`DigestOnly`), for
+/// scripts that print what nobody should read in a status. A result and the last words of a failed installation are kept either way.
+/// A change applies to pods that start later.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// As much as the limits allow.
+    #[default]
+    Full,
+    /// Lengths and digest.
+    DigestOnly,
 }
 
 fn label_values(_: &mut SchemaGenerator) -> Schema {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::reason::NodeReason;
@@ -27,7 +27,8 @@ pub struct ScriptRunnerStatus {
     pub object_uid: Option<String>,
     /// `Accepted`: the spec can be run. `Progressing`: nodes are still to be done. `Complete`: every desired node is done
     /// and none failed or is unknown. `Failed`: the run is over and some did, or it ended early.
-    /// `Suspended`: the user paused or stopped the run; not set before that is used. `Consistent`: reserved.
+    /// `Suspended`: the user paused or stopped the run; not set before that is used. `Consistent`: nodes
+    /// that answered gave the same answer, or which ones differ from the others; what the same is `output.groupBy` says.
     /// `ResultsTruncated`: the size limit cost results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -140,13 +141,14 @@ pub struct OutputGroup {
     /// Exit code of the newest execution; absent if it ended by a signal or has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Digest of the whole answer.
+    /// Digest of what its nodes have in common, as `output.groupBy` says; empty for exit codes alone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
     /// How many nodes answered this.
     pub node_count: u32,
     /// Their names, folded (`worker[01-17]`), at most 1 KiB.
     pub nodes: String,
-    /// What they printed, the last 1 KiB.
+    /// What one of them printed, the last 1 KiB; with `output.groupBy: Result` the result.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sample: String,
 }
@@ -264,13 +266,22 @@ pub struct Execution {
     /// Digest of the whole answer: ending, stdout and stderr.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
+    /// What the script wrote to the file that `$SCRIPTRUNNER_RESULT_FILE` names: one JSON value of at most 1 KiB, at most 8 levels deep.
+    /// Anything else is not kept, and the reason is `ResultInvalid` where no other is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_value")]
+    pub result: Option<serde_json::Value>,
+}
+
+fn any_value(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"x-kubernetes-preserve-unknown-fields": true})
 }
 
 impl Execution {
     /// Whether it counts as a success: it ran, and exited with 0 or with a code that `exitCodes.success` has.
     pub fn succeeded(&self) -> bool {
         let is_success = match self.exit_code {
-            Some(0) => self.reason.is_empty(),
+            Some(0) => self.reason.is_empty() || self.reason == NodeReason::ResultInvalid.as_str(),
             Some(_) => self.reason == NodeReason::ExitCodeSucceeds.as_str(),
             None => false,
         };
@@ -397,6 +408,8 @@ mod tests {
     fn execution_is_success_skip_or_failure_by_its_ending_and_its_reason() {
         for (exit_code, signal, reason, (succeeded, skipped, failed)) in [
             (Some(0), None, "", (true, false, false)),
+            (Some(0), None, "ResultInvalid", (true, false, false)),
+            (Some(2), None, "ResultInvalid", (false, false, true)),
             (Some(0), None, "ExecutionDeadlineExceeded", (false, false, true)),
             (Some(2), None, "ExitCodeSucceeds", (true, false, false)),
             (Some(4), None, "ExitCodeSkips", (false, true, false)),

@@ -2,7 +2,6 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scriptrunner_api::{
-    pinned::PinnedSpec,
     reason::NodeReason,
     snapshot::Record,
     v1alpha1::{Execution, NodeState, NodeStatus},
@@ -92,7 +91,7 @@ fn is_endless(draft: &Draft<'_>, observed: &Observed) -> bool {
     }
     let spec = &observed.object.spec;
     spec.repeat.as_ref().is_some_and(|repeat| repeat.count.is_none())
-        && PinnedSpec::of(spec).spec_hash() == run.spec_hash
+        && observed.spec_hash().as_ref() == Some(&run.spec_hash)
 }
 
 /// A gone node that never started in the run is not desired any more.

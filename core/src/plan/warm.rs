@@ -248,7 +248,7 @@ fn shared(
         first_serial: numbers.first_serial,
         remaining: numbers.remaining,
         spec: run.pinned.canonical_json(),
-        script: run.script.clone(),
+        script: run.inputs.script.clone(),
         history_limit: limits.history as usize,
         stdout_limit_bytes: limits.stdout_bytes as usize,
         stderr_limit_bytes: limits.stderr_bytes as usize,

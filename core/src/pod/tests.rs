@@ -1,7 +1,10 @@
 //! One snapshot per shape of pod: a changed line here is a changed pod on every node of every user.
 
 use super::*;
-use crate::{adopt::pod_difference, validate::validate};
+use crate::{
+    adopt::pod_difference,
+    validate::{Sources, validate},
+};
 
 fn object(spec: &str) -> ObjectFacts {
     ObjectFacts {
@@ -32,7 +35,7 @@ fn pod_with_session(spec: &str) -> Pod {
 
 fn pod_with(spec: &str, by_scheduler: bool, session: Option<SessionSettings>) -> Pod {
     let object = object(spec);
-    let valid = validate(&object.spec).unwrap();
+    let valid = validate(&object.spec, &Sources::default()).unwrap();
     let target = Target {
         node: "n1".into(),
         node_uid: "node-uid".into(),
@@ -172,8 +175,8 @@ fn host_is_mounted_only_in_its_mode() {
 fn config_map_holds_the_script_byte_for_byte() {
     let script = "#!/bin/sh\r\necho \"$HOME\" '\\n' `x` é\u{1f600}\u{2028}\t\u{0}\n";
     let mut object = object("{script: x, nodeLabelSelector: {}}");
-    object.spec.script = script.into();
-    let valid = validate(&object.spec).unwrap();
+    object.spec.script = Some(script.into());
+    let valid = validate(&object.spec, &Sources::default()).unwrap();
     let config_map = build_config_map(&object, 1, &valid);
     let data = config_map.data.unwrap();
     assert_eq!(data["script"], script);

@@ -49,6 +49,7 @@ fn rank(execution: &Execution) -> impl Ord + '_ {
         stdout_bytes,
         stderr_bytes,
         digest,
+        result,
     } = execution;
     let known = [
         start_time.is_some(),
@@ -59,6 +60,7 @@ fn rank(execution: &Execution) -> impl Ord + '_ {
         stdout_bytes.is_some(),
         stderr_bytes.is_some(),
         !digest.is_empty(),
+        result.is_some(),
     ];
     (
         execution.output_bytes(),
@@ -67,6 +69,7 @@ fn rank(execution: &Execution) -> impl Ord + '_ {
         Reverse(start_time),
         (duration_millis, exit_code, signal, reason),
         (stdout, stderr, stdout_bytes, stderr_bytes, digest),
+        result.as_ref().map(ToString::to_string),
     )
 }
 

@@ -14,7 +14,7 @@ fn spec(yaml: &str) -> ScriptRunnerSpec {
 
 #[test]
 fn plain_spec_gets_every_default() {
-    let run = validate(&spec("{script: x, nodeLabelSelector: {}}")).unwrap();
+    let run = validate(&spec("{script: x, nodeLabelSelector: {}}"), &Sources::default()).unwrap();
     assert_eq!(
         run.limits,
         Limits {
@@ -136,7 +136,7 @@ fn each_contradiction_is_named() {
 }
 
 fn assert_refused(yaml: &str, word: &str) {
-    let refusal = validate(&spec(yaml)).expect_err(yaml);
+    let refusal = validate(&spec(yaml), &Sources::default()).expect_err(yaml);
     assert_eq!(refusal.reason, ConditionReason::SpecInvalid);
     assert!(refusal.message.contains(word), "{yaml}: {}", refusal.message);
 }
@@ -197,35 +197,39 @@ fn a_repetition_goes_on_after_an_interruption_unless_told_otherwise() {
         ("repeat: {periodSeconds: 1, count: 3}, interruptionPolicy: Report", InterruptionPolicy::Report),
         ("interruptionPolicy: Retry", InterruptionPolicy::Retry),
     ] {
-        let run = validate(&spec(&format!("{{script: x, nodeNames: [a], {more}}}"))).unwrap();
+        let run =
+            validate(&spec(&format!("{{script: x, nodeNames: [a], {more}}}")), &Sources::default()).unwrap();
         assert_eq!(run.attempts.interruption, policy, "{more}");
     }
 }
 
 #[test]
 fn what_a_run_is_pinned_to_is_believed_only_whole() {
-    let run = validate(&spec("{script: x, nodeNames: [a], args: [b]}")).unwrap();
+    let run = validate(&spec("{script: x, nodeNames: [a], args: [b]}"), &Sources::default()).unwrap();
     let json = run.pinned.canonical_json();
-    let read = Pinned::read(&json, "x", &run.spec_hash).unwrap();
-    let other =
-        validate(&spec("{script: y, nodeNames: [a], parallelism: 1, executionDeadlineSeconds: 9}")).unwrap();
+    let read = Pinned::read(&json, "x", None, &run.spec_hash).unwrap();
+    let other = validate(
+        &spec("{script: y, nodeNames: [a], parallelism: 1, executionDeadlineSeconds: 9}"),
+        &Sources::default(),
+    )
+    .unwrap();
     let held = other.pinned_to(&read);
-    assert_eq!((&held.spec_hash, &held.script, &held.pinned), (&run.spec_hash, &run.script, &run.pinned));
+    assert_eq!((&held.spec_hash, &held.inputs, &held.pinned), (&run.spec_hash, &run.inputs, &run.pinned));
     assert_eq!(held.parallelism, other.parallelism);
     for (json, script) in
         [(json.as_str(), "y"), ("{", "x"), ("{}", "x"), (&other.pinned.canonical_json(), "y")]
     {
-        assert_eq!(Pinned::read(json, script, &run.spec_hash), None, "{json} {script}");
+        assert_eq!(Pinned::read(json, script, None, &run.spec_hash), None, "{json} {script}");
     }
 }
 
 #[test]
 fn script_of_64_kib_passes_and_one_byte_more_does_not() {
     let mut spec: ScriptRunnerSpec = serde_saphyr::from_str("{script: x, nodeNames: [a]}").unwrap();
-    spec.script = "x".repeat(65_536);
-    assert!(validate(&spec).is_ok());
-    spec.script = "é".repeat(32_769);
-    assert!(validate(&spec).unwrap_err().message.contains("65538 bytes"));
+    spec.script = Some("x".repeat(65_536));
+    assert!(validate(&spec, &Sources::default()).is_ok());
+    spec.script = Some("é".repeat(32_769));
+    assert!(validate(&spec, &Sources::default()).unwrap_err().message.contains("65538 bytes"));
 }
 
 #[test]

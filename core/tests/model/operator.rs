@@ -4,6 +4,7 @@
 mod apply;
 mod observe;
 
+use scriptrunner_core::validate::Sources;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -311,7 +312,7 @@ impl Process {
     }
 
     fn plan(&self, sight: &Sight, now: Timestamp) -> (Plan, Option<ValidRun>) {
-        let valid = validate(&sight.observed.object.spec);
+        let valid = validate(&sight.observed.object.spec, &Sources::default());
         (plan(&valid, &sight.observed, &self.settings, now), valid.ok())
     }
 

@@ -1,5 +1,7 @@
 //! After the faults: everything comes to rest, in a state that follows from the last spec and from what the nodes did.
 
+use scriptrunner_api::pinned::Inputs;
+use scriptrunner_core::validate::Sources;
 use std::{collections::BTreeMap, fmt::Write};
 
 use k8s_openapi::api::core::v1::Node;
@@ -129,7 +131,7 @@ impl World {
     fn check_rest(&self) -> Result<(), String> {
         let Some(object) = self.server.object.as_ref() else { return Ok(()) };
         let status = self.status()?;
-        let mut valid = validate(&object.spec).map_err(|refusal| refusal.message)?;
+        let mut valid = validate(&object.spec, &Sources::default()).map_err(|refusal| refusal.message)?;
         let run = status.run.as_ref().ok_or("there is no run")?;
         let is_expected = status.observed_generation == object.metadata.generation
             && status.accepted_generation == object.metadata.generation
@@ -144,8 +146,10 @@ impl World {
         }
         if run.spec_hash != valid.spec_hash {
             let specs = self.specs.values().map(|spec| serde_json::from_value(spec.clone()).unwrap());
-            let pinned = specs
-                .map(|spec: ScriptRunnerSpec| Pinned { spec: PinnedSpec::of(&spec), script: spec.script });
+            let pinned = specs.filter_map(|spec: ScriptRunnerSpec| {
+                let inputs = Inputs::inline(&spec)?;
+                Some(Pinned { spec: PinnedSpec::of(&spec, &inputs), inputs })
+            });
             let pinned = pinned.into_iter().find(|pinned| pinned.spec.spec_hash() == run.spec_hash);
             valid = valid.pinned_to(&pinned.ok_or("the run is of a spec that never was")?);
         }

@@ -1,7 +1,7 @@
 //! What users write into a spec: everything that changes where, how fast and how often a script runs; always valid.
 
 use scriptrunner_api::v1alpha1::ScriptRunnerSpec;
-use scriptrunner_core::validate::validate;
+use scriptrunner_core::validate::{Sources, validate};
 use serde_json::{Map, Value, json};
 
 use crate::random::Random;
@@ -36,7 +36,7 @@ pub(crate) fn first(random: &mut Random) -> Value {
 
 fn is_valid(spec: &Value) -> bool {
     let typed: ScriptRunnerSpec = serde_json::from_value(spec.clone()).unwrap();
-    validate(&typed).is_ok()
+    validate(&typed, &Sources::default()).is_ok()
 }
 
 fn script(edits: usize, random: &mut Random) -> String {

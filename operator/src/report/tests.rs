@@ -8,6 +8,7 @@ use std::{
 use http::Method;
 use scriptrunner_api::v1alpha1::{NodeStatus, RunStatus};
 use scriptrunner_core::observed::{ObjectFacts, Observed, StoredStatus};
+use scriptrunner_core::validate::Sources;
 use serde_json::{Value, json};
 
 use super::*;
@@ -82,6 +83,7 @@ fn sight(previous: &ScriptRunnerStatus) -> Sight {
         pinned: None,
         since: k8s_openapi::jiff::Timestamp::MIN,
         unbound_room: 0,
+        sources: Sources::default(),
     };
     Sight { observed, object, status_is_foreign: false }
 }

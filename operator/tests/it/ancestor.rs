@@ -184,9 +184,9 @@ async fn the_api_server_keeps_a_script_byte_for_byte() {
             "echo '\u{1b}[31m \u{7f} \u{0} \u{202e} é 🦀 \u{feff}'",
         ] {
             let mut object = ScriptRunner::new("new", plain());
-            object.spec.script = script.to_owned();
+            object.spec.script = Some(script.to_owned());
             let stored = api.create(&dry_create(), &object).await.unwrap();
-            assert_eq!(stored.spec.script, script);
+            assert_eq!(stored.spec.script.as_deref(), Some(script));
         }
         Ok::<_, Error>(())
     })

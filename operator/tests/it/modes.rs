@@ -104,11 +104,11 @@ impl Cells<'_> {
         self.note(&format!("edits {mode} by JSON patch"), expected, &answer);
 
         let mut edited = script_runner(&name, mode, &json!([]));
-        edited.spec.script = "false".to_owned();
+        edited.spec.script = Some("false".to_owned());
         let apply = PatchParams { dry_run: true, ..PatchParams::apply("somebody").force() };
         let answer = self.api.patch(&name, &apply, &Patch::Apply(&edited)).await;
         self.note(&format!("edits {mode} by server-side apply"), expected, &answer);
-        let answer = self.replace(&name, |object| object.spec.script = "false".to_owned()).await;
+        let answer = self.replace(&name, |object| object.spec.script = Some("false".to_owned())).await;
         self.note(&format!("replaces {mode}"), expected, &answer);
 
         // What is not the spec is not judged, and neither is a deletion.

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs};
 use http::Method;
 use kube::Client;
 use scriptrunner_api::v1alpha1::ScriptRunnerSpec;
-use scriptrunner_core::validate::validate;
+use scriptrunner_core::validate::{Sources, validate};
 use scriptrunner_operator::manifests::ROOT;
 use scriptrunner_testcluster::{Error, namespace::in_namespace};
 use serde_json::{Value, json};
@@ -22,11 +22,11 @@ const REFUSED: [(&str, &str); 89] = [
     ),
     ("{script: x, nodeNames: [a], mode: ''}", "spec.mode: Unsupported value"),
     ("{script: x, nodeNames: [a], mode: privileged}", "spec.mode: Unsupported value"),
-    ("{nodeNames: [a]}", "spec.script: Required value"),
+    ("{nodeNames: [a]}", "give exactly one of script and scriptFrom"),
     ("{script: '', nodeNames: [a]}", "spec.script in body should be at least 1 chars long"),
     (
         "{script: x, scriptFrom: {configMapKeyRef: {name: a, key: b}}, nodeNames: [a]}",
-        r#"unknown field "spec.scriptFrom""#,
+        "give exactly one of script and scriptFrom",
     ),
     ("{script: x, nodeNames: [a], historylimit: 3}", r#"unknown field "spec.historylimit""#),
     (
@@ -356,7 +356,7 @@ fn object(spec: &Value) -> Value {
 /// Whether the operator takes the spec, as the API server stores it.
 fn operator_takes(stored: &Value) -> bool {
     let spec: ScriptRunnerSpec = serde_json::from_value(stored["spec"].clone()).unwrap();
-    validate(&spec).is_ok()
+    validate(&spec, &Sources::default()).is_ok()
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Tests of reruns, of edits that wait for one, and of what is cleaned up after the end.
 
+use crate::validate::Sources;
 use std::sync::Arc;
 
 use scriptrunner_api::condition::{ConditionType, find, holds};
@@ -241,8 +242,8 @@ fn every_crash_while_a_rerun_begins_leads_to_the_same() {
 
 /// What the operator reads of the current run's ConfigMap while an edit waits.
 fn read_pinned(toy: &mut Toy, of: &str) {
-    let valid = validate(&serde_saphyr::from_str(of).unwrap()).unwrap();
-    let pinned = Pinned { spec: valid.pinned, script: valid.script };
+    let valid = validate(&serde_saphyr::from_str(of).unwrap(), &Sources::default()).unwrap();
+    let pinned = Pinned { spec: valid.pinned, inputs: valid.inputs };
     toy.observed.pinned = Some((run(toy).0, Arc::new(pinned)));
 }
 

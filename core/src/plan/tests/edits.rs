@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
-use scriptrunner_api::{all_crds, pinned::PinnedSpec, v1alpha1::ScriptRunnerSpec};
+use scriptrunner_api::{all_crds, v1alpha1::ScriptRunnerSpec};
 use serde_json::{Value, json};
 
 use super::toy::{Toy, succeeded};
-use crate::validate::validate;
+use crate::validate::{Sources, spec_hash, validate};
 
 const PAGE: &str = include_str!("../../../../docs/edits.md");
 
@@ -176,9 +176,13 @@ fn a_field_is_said_to_start_a_run_if_the_hash_has_it() {
         let ((rest, was), (same_rest, is)) = (taken_apart(&before, field), taken_apart(&after, field));
         assert!(rest == same_rest && was != is, "the edit of {field} is one of {field}");
         for spec in [&before, &after] {
-            assert!(validate(spec).is_ok(), "{field}: {:?}", validate(spec));
+            assert!(
+                validate(spec, &Sources::default()).is_ok(),
+                "{field}: {:?}",
+                validate(spec, &Sources::default())
+            );
         }
-        let is_hashed = PinnedSpec::of(&before).spec_hash() != PinnedSpec::of(&after).spec_hash();
+        let is_hashed = spec_hash(&before, &Sources::default()) != spec_hash(&after, &Sources::default());
         let says = match (*field, is_hashed) {
             ("rerun.at", false) => "by its time",
             (_, true) => "yes",

@@ -3,13 +3,14 @@
 use super::toy::{Toy, settings, stopped, succeeded};
 use crate::{
     plan::{Action, MOST_CREATIONS, plan},
-    validate::validate,
+    validate::{Sources, validate},
 };
 
 const HELLO: &str = "{script: x, nodeLabelSelector: {}}";
 
 fn actions(toy: &Toy) -> Vec<Action> {
-    plan(&validate(&toy.observed.object.spec), &toy.observed, &settings(), toy.now).actions
+    plan(&validate(&toy.observed.object.spec, &Sources::default()), &toy.observed, &settings(), toy.now)
+        .actions
 }
 
 /// Whether nothing waits for each of the deletions that are planned.

@@ -25,7 +25,7 @@ use crate::{
     },
     plan::{Action, Plan, Taken, plan},
     pod::{PodSettings, SessionSettings},
-    validate::validate,
+    validate::{Sources, validate},
 };
 
 pub(super) struct Toy {
@@ -75,6 +75,7 @@ impl Toy {
                 pinned: None,
                 since: Timestamp::from_second(1_800_000_000).unwrap(),
                 unbound_room: usize::MAX,
+                sources: Sources::default(),
             },
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             settings: settings(),
@@ -259,7 +260,7 @@ impl Toy {
 
     /// One reconcile; whether it changed anything.
     pub(super) fn step(&mut self) -> bool {
-        let valid = validate(&self.observed.object.spec);
+        let valid = validate(&self.observed.object.spec, &Sources::default());
         let Plan { actions, .. } = plan(&valid, &self.observed, &self.settings, self.now);
         let mut changed = false;
         let limit = self.crash_after.take();
@@ -284,7 +285,13 @@ impl Toy {
 
     /// When the next plan is to be made if nothing changes.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        plan(&validate(&self.observed.object.spec), &self.observed, &self.settings, self.now).next
+        plan(
+            &validate(&self.observed.object.spec, &Sources::default()),
+            &self.observed,
+            &self.settings,
+            self.now,
+        )
+        .next
     }
 
     fn perform(&mut self, action: Action) -> bool {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     observed::{ContainerFacts, Presence},
     plan::{Action, plan},
-    validate::validate,
+    validate::{Sources, validate},
 };
 
 const FIRST: &str = "{script: x, nodeLabelSelector: {}, runnerIdleSeconds: 600}";
@@ -186,7 +186,7 @@ fn order_is_given_only_when_the_assignment_is_stored_and_until_it_is_heard() {
     let mut house = House::idle(FIRST, 1);
     house.toy.edit(SECOND);
     let orders = |house: &House| {
-        let valid = validate(&house.toy.observed.object.spec);
+        let valid = validate(&house.toy.observed.object.spec, &Sources::default());
         let actions = plan(&valid, &house.toy.observed, &house.toy.settings, house.toy.now).actions;
         actions.iter().filter(|action| matches!(action, Action::SendRun { .. })).count()
     };

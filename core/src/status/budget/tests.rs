@@ -13,6 +13,7 @@ fn at(seconds: i64) -> Time {
 
 fn execution(serial: u64, exit_code: i32, stdout: &str, stderr: &str) -> Execution {
     Execution {
+        result: None,
         run: 1,
         attempt: 1,
         serial,

@@ -1,10 +1,11 @@
 //! What must hold of every status that is stored: by itself, after the one before, and by the ledger.
 
+use scriptrunner_core::validate::Sources;
+use scriptrunner_core::validate::spec_hash;
 use std::collections::BTreeMap;
 
 use scriptrunner_api::{
     condition::{ConditionType, holds},
-    pinned::PinnedSpec,
     v1alpha1::{Execution, NodeState, NodeStatus, ScriptRunner, ScriptRunnerSpec, ScriptRunnerStatus},
 };
 use scriptrunner_core::{
@@ -91,7 +92,7 @@ impl World {
         let status = self.server.object.as_ref().and_then(|object| object.status.as_ref());
         let Some(run) = status.and_then(|status| status.run.as_ref()) else { return };
         let typed: ScriptRunnerSpec = serde_json::from_value(spec.clone()).unwrap();
-        let is_pinned = PinnedSpec::of(&typed).spec_hash() == run.spec_hash;
+        let is_pinned = spec_hash(&typed, &Sources::default()).as_ref() == Some(&run.spec_hash);
         self.ledger.rules.entry(run.number).or_default().admit(spec, is_pinned);
     }
 

@@ -1,5 +1,7 @@
 //! What a process knows at one moment, as operator/src/observe.rs puts it together.
 
+use scriptrunner_core::validate::Sources;
+use scriptrunner_core::validate::spec_hash;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -7,7 +9,6 @@ use std::{
 
 use scriptrunner_api::{
     labels,
-    pinned::PinnedSpec,
     v1alpha1::{Mode, ScriptRunner, ScriptRunnerStatus, UpdatePolicy},
 };
 use scriptrunner_core::{
@@ -59,6 +60,7 @@ impl Process {
             config_maps: self.config_maps.values().cloned().collect(),
             pinned,
             unbound_room: MOST_UNBOUND.saturating_sub(unbound),
+            sources: Sources::default(),
             namespace_privileged: false,
             known_answers: self.known_answers.clone(),
             refusal: self.refusal.clone(),
@@ -79,7 +81,7 @@ impl Process {
     ) -> Option<(u64, Arc<Pinned>)> {
         let run = stored?.run.as_ref()?;
         let waits = object.spec.update_policy == Some(UpdatePolicy::OnRerun)
-            && run.spec_hash != PinnedSpec::of(&object.spec).spec_hash();
+            && run.spec_hash != spec_hash(&object.spec, &Sources::default()).unwrap_or_default();
         if !waits {
             return None;
         }
@@ -88,7 +90,7 @@ impl Process {
             let found = server.config_maps.get(&config_map_name(uid, run.number, &run.spec_hash));
             let data = found.and_then(|found| found.data.clone()).unwrap_or_default();
             let texts = data.get(labels::SPEC_FILE).zip(data.get(labels::SCRIPT_FILE));
-            let read = texts.and_then(|(spec, script)| Pinned::read(spec, script, &run.spec_hash));
+            let read = texts.and_then(|(spec, script)| Pinned::read(spec, script, None, &run.spec_hash));
             self.pinned = read.map(|pinned| (run.number, Arc::new(pinned)));
         }
         self.pinned.clone()

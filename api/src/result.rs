@@ -1,0 +1,196 @@
+//! What a script wrote to its result file: one JSON value, bounded and harmless, or why it is not one. Pure.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::text::make_harmless;
+
+/// Longest result as compact JSON, in bytes.
+pub const MAX_RESULT_BYTES: usize = 1024;
+/// Longest file that is read for a result; white space may make it longer than the result.
+pub const MAX_RESULT_FILE_BYTES: usize = 8192;
+/// How many arrays and objects may stand in each other.
+pub const MAX_RESULT_DEPTH: usize = 8;
+
+/// Why a file is no result; says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not UTF-8, or not one JSON value.
+    #[error("the result file does not hold one JSON value: {0}")]
+    Parse(String),
+    /// Too long.
+    #[error("the result is {0} bytes long, at most {MAX_RESULT_BYTES} are kept; write a shorter one")]
+    Length(usize),
+    /// Too deep.
+    #[error("the result is more than {MAX_RESULT_DEPTH} levels deep; write a flatter one")]
+    Depth,
+}
+
+/// Reads a result file. Numbers must be within 64-bit integers or finite doubles, keys of an object must differ; control
+/// characters in texts are made visible.
+pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
+    if bytes.len() > MAX_RESULT_FILE_BYTES {
+        return Err(Error::Length(bytes.len()));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| Error::Parse(error.to_string()))?;
+    let strict: Strict = serde_json::from_str(text).map_err(|error| Error::Parse(error.to_string()))?;
+    checked(strict.0)
+}
+
+/// Checks a value that came as JSON already, and makes its texts harmless.
+pub fn checked(value: Value) -> Result<Value, Error> {
+    let value = harmless(value, 0)?;
+    let length = value.to_string().len();
+    if length > MAX_RESULT_BYTES { Err(Error::Length(length)) } else { Ok(value) }
+}
+
+fn harmless(value: Value, depth: usize) -> Result<Value, Error> {
+    let inner = depth + 1;
+    if matches!(value, Value::Array(_) | Value::Object(_)) && inner > MAX_RESULT_DEPTH {
+        return Err(Error::Depth);
+    }
+    Ok(match value {
+        Value::Null | Value::Bool(_) => value,
+        Value::Number(number) => Value::Number(within_bounds(number)?),
+        Value::String(text) => Value::String(make_harmless(text.as_bytes())),
+        Value::Array(items) => {
+            Value::Array(items.into_iter().map(|item| harmless(item, inner)).collect::<Result<_, _>>()?)
+        }
+        Value::Object(members) => {
+            let mut clean = Map::new();
+            for (key, member) in members {
+                let key = make_harmless(key.as_bytes());
+                // Two keys may look the same only after the cleaning.
+                if clean.insert(key.clone(), harmless(member, inner)?).is_some() {
+                    return Err(Error::Parse(format!("duplicate key {key:?}")));
+                }
+            }
+            Value::Object(clean)
+        }
+    })
+}
+
+/// The API server keeps integers in 64 bits with a sign, and everything else as a finite double.
+fn within_bounds(number: Number) -> Result<Number, Error> {
+    let fits = number.is_i64() || number.as_f64().is_some_and(f64::is_finite) && !number.is_u64();
+    if fits { Ok(number) } else { Err(Error::Parse(format!("number {number} does not fit into 64 bits"))) }
+}
+
+/// A JSON value whose objects have each key once. The default of the library keeps the last of equal keys.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        // Digits that do not fit into an integer arrive here, rounded.
+        const EXACT: f64 = 9_223_372_036_854_775_808.0;
+        if value.fract() == 0.0 && value.abs() >= EXACT {
+            return Err(E::custom("a number does not fit into 64 bits"));
+        }
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number is not finite"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut seen = BTreeSet::new();
+        let mut map = Map::new();
+        while let Some((key, Strict(member))) = members.next_entry::<String, Strict>()? {
+            if !seen.insert(key.clone()) {
+                return Err(A::Error::custom(format!("duplicate key {key:?}")));
+            }
+            map.insert(key, member);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bounded_value_is_a_result() {
+        for (text, stored) in [
+            ("{\"b\": 1, \"a\": [true, null, \"x\"]}\n", "{\"a\":[true,null,\"x\"],\"b\":1}"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("9223372036854775807", "9223372036854775807"),
+            (" 1.5e3 ", "1500.0"),
+            ("\"\\u001b[31mred\"", "\"␛[31mred\""),
+            ("[[[[[[[[]]]]]]]]", "[[[[[[[[]]]]]]]]"),
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap().to_string(), stored, "{text}");
+        }
+    }
+
+    #[test]
+    fn hostile_files_are_no_results_and_say_why() {
+        let long = format!("\"{}\"", "x".repeat(MAX_RESULT_BYTES));
+        let huge = " ".repeat(MAX_RESULT_FILE_BYTES + 1);
+        let deep = "[".repeat(100_000);
+        for (bytes, word) in [
+            (&b""[..], "EOF"),
+            (b"nothing", "expected"),
+            (b"{} {}", "trailing"),
+            (b"NaN", "expected"),
+            (b"Infinity", "expected"),
+            (b"1e999", "number"),
+            (b"9223372036854775808", "64 bits"),
+            (b"-9223372036854775809", "64 bits"),
+            (b"123456789012345678901234567890", "64 bits"),
+            (b"{\"a\": 1, \"a\": 2}", "duplicate key"),
+            (b"{\"\\u0000\": 1, \"\\\\x00\": 2}", ""),
+            (b"\"\xff\"", "utf-8"),
+            (b"[[[[[[[[[]]]]]]]]]", "levels deep"),
+            (long.as_bytes(), "at most 1024"),
+            (huge.as_bytes(), "at most 1024"),
+            (deep.as_bytes(), "at most 1024"),
+        ] {
+            match parse(bytes) {
+                Err(error) => assert!(error.to_string().contains(word), "{error}"),
+                Ok(value) => assert!(word.is_empty(), "{value}"),
+            }
+        }
+    }
+}
