@@ -1,6 +1,7 @@
 //! Every file in samples/, applied as it stands and run to its end.
 
 mod attempts;
+mod pods;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -81,19 +82,25 @@ fn every_sample_has_its_test() {
         "careful",
         "cleanup",
         "deadline",
+        "digest-only",
         "failing",
         "hello",
         "host-file-system",
+        "host-network",
+        "inline-metadata",
         "interruptions",
         "node-selector",
+        "nsenter",
         "pausable",
         "pip",
         "privileged",
         "repeat",
         "rerun",
+        "result",
         "retry",
         "skip",
         "targets",
+        "volumes",
         "warm",
         "watch",
     ];
