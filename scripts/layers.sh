@@ -91,6 +91,8 @@ install_for_tests() {
 }
 
 layer_e2e() {
+  # What tests pack into images and packages of their own.
+  need_packages busybox=busybox-static dpkg-deb=dpkg
   start_test_cluster
   build_images
   load_images

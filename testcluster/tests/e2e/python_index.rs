@@ -28,6 +28,20 @@ impl PythonIndex {
         Self { host, url, task }
     }
 
+    /// The index's URL with these credentials in it, which are not asked for.
+    pub(crate) fn url_with(&self, credentials: &str) -> String {
+        self.url.replacen("http://", &format!("http://{credentials}@"), 1)
+    }
+
+    /// Environment with which an installer believes this index without TLS, and goes to it directly.
+    pub(crate) fn trust(&self) -> Value {
+        json!([
+            {"name": "PIP_TRUSTED_HOST", "value": self.host},
+            {"name": "PIP_RETRIES", "value": "1"},
+            {"name": "NO_PROXY", "value": "*"},
+        ])
+    }
+
     /// Environment with which an installer uses this index and no other.
     pub(crate) fn environment(&self) -> Value {
         json!([
