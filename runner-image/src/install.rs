@@ -13,14 +13,13 @@ use scriptrunner_api::{snapshot::MAX_RECORD_TEXT_BYTES, text::tail};
 
 use crate::{
     args::Environment,
+    capture::Kept,
     interpreter, log,
     process::{self, CutBy, Ending, Finished, Job, Limits, Outlet},
     program,
     signals::Signals,
 };
 
-/// All installing together may take this long.
-const TIMEOUT: Duration = Duration::from_mins(10);
 const VENV: &str = "venv";
 const CACHE: &str = "cache";
 
@@ -44,6 +43,8 @@ pub(crate) struct Installer<'a> {
     pub(crate) work_dir: &'a Path,
     pub(crate) environment: &'a Environment,
     pub(crate) grace: Duration,
+    /// How long all installing together may take.
+    pub(crate) timeout: Duration,
 }
 
 /// A virtual environment with the dependencies.
@@ -111,7 +112,7 @@ impl Installer<'_> {
             pip_steps(&python, &venv, requirements)
         };
         for step in steps {
-            self.perform(&step, &environment, TIMEOUT.saturating_sub(started.elapsed()), signals)?;
+            self.perform(&step, &environment, self.timeout.saturating_sub(started.elapsed()), signals)?;
         }
         // Its space counts against the pod's limit, and nothing is installed again.
         let _ = fs::remove_dir_all(&cache);
@@ -138,17 +139,20 @@ impl Installer<'_> {
             grace: self.grace,
             stdout_bytes: MAX_RECORD_TEXT_BYTES,
             stderr_bytes: MAX_RECORD_TEXT_BYTES,
+            kept: Kept::Tail,
         };
         let finished = process::execute(&job, &limits, signals)
             .map_err(|source| Error::StartInstaller { program: step.program.clone(), source })?;
-        judge(step.name, &finished)
+        judge(step.name, &finished, self.timeout)
     }
 }
 
-fn judge(step: &'static str, finished: &Finished) -> Result<(), Error> {
+fn judge(step: &'static str, finished: &Finished, timeout: Duration) -> Result<(), Error> {
     let ending = match (finished.cut_by, finished.ending) {
         (Some(CutBy::Stop), _) => return Err(Error::Interrupted),
-        (Some(CutBy::Deadline), _) => format!("took longer than {} s", TIMEOUT.as_secs()),
+        (Some(CutBy::Deadline), _) => {
+            format!("took longer than installTimeoutSeconds, {} s", timeout.as_secs())
+        }
         (None, Ending::Code(0)) => return Ok(()),
         (None, Ending::Code(code)) => format!("exited with code {code}"),
         (None, Ending::Signal(signal)) => format!("was ended by signal {signal}"),

@@ -53,10 +53,10 @@ pub(crate) fn run(args: RunArgs, environment: Environment, signals: Signals) -> 
     let inputs = runner.first_inputs();
     let mut ended = runner.perform(&Part::of_pod(&runner.args), inputs);
     while let Some(order) = runner.next_order(&ended) {
-        let Part { run, attempt, history_limit, .. } = Part::ordered(&order);
-        runner.ledger = runner.ledger.next(run, attempt, history_limit);
+        let part = Part::ordered(&order, &runner.args);
+        runner.ledger = runner.ledger.next(part.run, part.attempt, part.history_limit);
         runner.report();
-        ended = runner.perform(&Part::ordered(&order), part::inputs_of(&order));
+        ended = runner.perform(&part, part::inputs_of(&order));
     }
     runner.link.close(&mut runner.signals);
     ended.code

@@ -90,7 +90,7 @@ pub(super) fn pump(streams: &mut [Stream; 2], signals: &Signals, timeout: Option
 }
 
 impl Stream {
-    pub(super) fn new(source: OwnedFd, limit: usize, outlet: Outlet) -> Self {
+    pub(super) fn new(source: OwnedFd, capture: Capture, outlet: Outlet) -> Self {
         // The other end, the program's, keeps blocking. Cannot fail on a pipe.
         let _ = fcntl_getfl(&source).and_then(|flags| fcntl_setfl(&source, flags | OFlags::NONBLOCK));
         let fd = match outlet {
@@ -99,7 +99,7 @@ impl Stream {
         };
         Self {
             source: Some(source),
-            capture: Capture::new(limit),
+            capture,
             buffer: vec![0; READ_BYTES],
             log: Log {
                 fd,

@@ -4,6 +4,7 @@
 
 mod children;
 mod client;
+mod copy;
 mod deadline;
 mod door;
 mod endings;
@@ -14,6 +15,7 @@ mod output;
 mod pid_one;
 mod pod;
 mod repeat;
+mod results;
 mod sessions;
 mod stop;
 mod warm;
