@@ -222,6 +222,10 @@ impl Environment {
         self.variables.insert(name.into(), value.into());
     }
 
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.variables.remove(OsStr::new(name));
+    }
+
     /// Sets the variable unless the user did.
     pub(crate) fn set_default(&mut self, name: &str, value: impl Into<OsString>) {
         self.variables.entry(name.into()).or_insert_with(|| value.into());

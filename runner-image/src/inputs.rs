@@ -17,7 +17,6 @@ pub(crate) struct Inputs {
     pub(crate) spec: PinnedSpec,
     pub(crate) script: Vec<u8>,
     /// Certificate authorities that installers trust, in PEM.
-    #[expect(dead_code, reason = "verified already, and not yet given to installers")]
     pub(crate) trusted_ca: Option<Vec<u8>>,
 }
 

@@ -14,6 +14,7 @@ mod ledger;
 mod link;
 mod log;
 mod marker;
+mod mask;
 mod outcome;
 mod pacing;
 mod poll;

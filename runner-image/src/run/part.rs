@@ -13,7 +13,7 @@ use crate::{
     args::{Environment, Remaining, RunArgs},
     folders,
     inputs::Inputs,
-    install::{self, Installer, Venv},
+    install::{self, Installer, Venv, Wanted},
     interpreter,
     ledger::End,
     log,
@@ -45,8 +45,10 @@ pub(super) struct Plan {
 
 /// The dependencies that this pod has.
 pub(super) struct Installed {
-    pip: Vec<String>,
+    wanted: Wanted,
     venv: Option<Venv>,
+    /// Those of the pod's inputs; an order brings none.
+    trusted_ca: Option<Vec<u8>>,
 }
 
 impl Part {
@@ -113,7 +115,7 @@ impl Plan {
 impl Runner {
     /// Settles environment and command line, and installs the dependencies.
     pub(super) fn prepare(&mut self, part: &Part, inputs: Inputs) -> Result<Plan, End> {
-        let Inputs { spec, script, trusted_ca: _ } = inputs;
+        let Inputs { spec, script, trusted_ca } = inputs;
         let args = &self.args;
         folders::ensure_work_dir(&args.work_dir).map_err(|error| End::RunnerFailed(error.to_string()))?;
         let mut environment = self.environment.clone();
@@ -129,7 +131,9 @@ impl Runner {
             environment.set(labels::ENV_HOST_ROOT, root.clone());
         }
         let mut command_line = interpreter::choose(&spec, &script);
-        if let Some(venv) = self.dependencies(part, &spec.pip, &command_line, &environment)? {
+        let wanted = Wanted::of(&spec, &script, &command_line);
+        let wanted = wanted.map_err(|error| End::InstallFailed(error.to_string()))?;
+        if let Some(venv) = self.dependencies(part, wanted, trusted_ca, &script, &environment)? {
             command_line = venv.command_line(command_line);
             venv.activate(&mut environment);
         }
@@ -137,36 +141,46 @@ impl Runner {
         Ok(Plan { script, command_line, script_args, environment, repeat: spec.repeat })
     }
 
-    /// The environment with the dependencies, installed by the first part.
+    /// The environment with the dependencies. What the pod has is not installed again; for another script's inline
+    /// metadata the environment is made anew.
     fn dependencies(
         &mut self,
         part: &Part,
-        pip: &[String],
-        command_line: &[OsString],
+        wanted: Wanted,
+        trusted_ca: Option<Vec<u8>>,
+        script: &[u8],
         environment: &Environment,
     ) -> Result<Option<&Venv>, End> {
-        if self.installed.is_none() {
-            let installer = Installer {
-                state_dir: &self.args.state_dir,
-                work_dir: &self.args.work_dir,
-                environment,
-                grace: part.limits.grace,
-                timeout: self.args.install_timeout,
-            };
-            let venv = (!pip.is_empty()).then(|| installer.install(pip, command_line, &mut self.signals));
-            let venv = venv.transpose().map_err(|error| match error {
-                install::Error::Interrupted => End::Stopped,
-                failed => End::InstallFailed(failed.to_string()),
-            })?;
-            self.installed = Some(Installed { pip: pip.to_vec(), venv });
-        }
-        match &self.installed {
-            Some(installed) if installed.pip == pip => Ok(installed.venv.as_ref()),
-            Some(_) | None => Err(End::RunnerFailed(format!(
+        let before = self.installed.take();
+        if before.as_ref().is_some_and(|installed| installed.wanted.of_pod != wanted.of_pod) {
+            return Err(End::RunnerFailed(format!(
                 "run {} needs other dependencies than this pod has; delete the pod",
                 part.run
-            ))),
+            )));
         }
+        let installed = match before {
+            Some(installed) if installed.wanted == wanted => installed,
+            before => {
+                let has_packages = before.is_some();
+                let trusted_ca = before.and_then(|installed| installed.trusted_ca).or(trusted_ca);
+                let installer = Installer {
+                    state_dir: &self.args.state_dir,
+                    work_dir: &self.args.work_dir,
+                    environment,
+                    grace: part.limits.grace,
+                    timeout: self.args.install_timeout,
+                    trusted_ca: trusted_ca.as_deref(),
+                    script,
+                };
+                let venv = installer.install(&wanted, has_packages, &mut self.signals);
+                let venv = venv.map_err(|error| match error {
+                    install::Error::Interrupted => End::Stopped,
+                    failed => End::InstallFailed(failed.to_string()),
+                })?;
+                Installed { wanted, venv, trusted_ca }
+            }
+        };
+        Ok(self.installed.insert(installed).venv.as_ref())
     }
 
     /// Executes as often as told.
@@ -295,6 +309,7 @@ impl Runner {
             environment,
             folder: &self.args.work_dir,
             outlet: Outlet::Stdout,
+            mask: None,
         };
         process::execute(&job, limits, &mut self.signals).map_err(|error| explain(&error))
     }
