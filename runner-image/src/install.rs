@@ -4,6 +4,7 @@ mod index;
 mod inline;
 mod os_packages;
 mod python;
+mod wanted;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,14 +16,14 @@ use std::{
 };
 
 use rustix::process::geteuid;
-use scriptrunner_api::{labels, pinned::PinnedSpec, snapshot::MAX_RECORD_TEXT_BYTES, text::tail};
+use scriptrunner_api::{labels, snapshot::MAX_RECORD_TEXT_BYTES, text::tail};
 
-use self::inline::Inline;
-pub(crate) use self::python::Venv;
+use self::wanted::OfPod;
+pub(crate) use self::{python::Venv, wanted::Wanted};
 use crate::{
     args::Environment,
     capture::Kept,
-    folders, interpreter, log,
+    folders, log,
     mask::Mask,
     process::{self, CutBy, Ending, Finished, Job, Limits, Outlet},
     program,
@@ -69,58 +70,6 @@ pub(crate) enum Error {
     /// The runner was told to stop.
     #[error("the pod was told to end while dependencies were installed")]
     Interrupted,
-}
-
-/// What is to be installed. Where it is equal nothing is installed again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// What all runs in the pod have in common.
-    pub(crate) of_pod: OfPod,
-    /// The script's inline metadata.
-    inline: Option<String>,
-    /// The Python that it is for, as the command line names it; none if there is nothing for a Python.
-    python: Option<OsString>,
-}
-
-/// What `dependencies` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct OfPod {
-    pip: Vec<String>,
-    packages: Vec<String>,
-    index_url: Option<String>,
-    extra_index_urls: Vec<String>,
-    trusted_ca_sha256: Option<String>,
-}
-
-impl Wanted {
-    /// What the spec and the script ask for; the script only if a Python runs it.
-    pub(crate) fn of(spec: &PinnedSpec, script: &[u8], command_line: &[OsString]) -> Result<Self, Error> {
-        let python = interpreter::python_of(command_line);
-        let inline = match python.as_ref().map_or(Inline::Absent, |_| inline::find(script)) {
-            Inline::Absent => None,
-            Inline::Unclosed => {
-                log::line(
-                    "the script begins inline metadata (# /// script) that has no end (# ///): it is ignored",
-                );
-                None
-            }
-            Inline::Several => return Err(Error::ReadInline),
-            Inline::Block(_) if !spec.pip.is_empty() => return Err(Error::CombineInline),
-            Inline::Block(block) => Some(block),
-        };
-        let needs_python = inline.is_some() || !spec.pip.is_empty();
-        Ok(Self {
-            of_pod: OfPod {
-                pip: spec.pip.clone(),
-                packages: spec.packages.clone(),
-                index_url: spec.index_url.clone(),
-                extra_index_urls: spec.extra_index_urls.clone(),
-                trusted_ca_sha256: spec.trusted_ca_sha256.clone(),
-            },
-            inline,
-            python: needs_python.then(|| python.unwrap_or(OsString::from("python3"))),
-        })
-    }
 }
 
 /// Where and how to install.

@@ -1,6 +1,7 @@
 //! The sequence: check the inputs, leave the marker, do this pod's part of the run, stay until its answer is stored, and do
 //! what the operator orders next; every step is reported.
 
+mod dependencies;
 mod linger;
 mod part;
 mod unacknowledged;
@@ -14,10 +15,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags};
 use scriptrunner_api::{labels, session::RunOrder, snapshot::Snapshot, v1alpha1::StopOn};
 
-use self::{
-    part::{Installed, Part},
-    unacknowledged::Unacknowledged,
-};
+use self::{dependencies::Installed, part::Part, unacknowledged::Unacknowledged};
 use crate::{
     args::{Environment, RunArgs},
     inputs::{self, Inputs},

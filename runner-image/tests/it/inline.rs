@@ -1,6 +1,6 @@
 //! Scripts with inline metadata (PEP 723): with a stand-in for uv, and with uv itself where the machine has it.
 
-use std::{fs, io::Write, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use rustix::process::Signal;
 use scriptrunner_api::{
@@ -158,10 +158,7 @@ fn real_uv() -> Option<PathBuf> {
 #[test]
 fn uv_itself_reads_the_block_from_a_folder_of_wheels() {
     let Some(uv) = real_uv() else {
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped uv_itself_reads_the_block_from_a_folder_of_wheels: no uv; name one in SCRIPTRUNNER_TEST_UV"
-        );
+        eprintln!("SKIPPED: there is no uv; name one in SCRIPTRUNNER_TEST_UV");
         return;
     };
     let run = |block: &str| {

@@ -30,9 +30,18 @@ fn calls(dir: &Path) -> String {
     fs::read_to_string(dir.join("calls")).unwrap_or_default().replace(&dir.display().to_string(), "DIR")
 }
 
+#[expect(clippy::print_stderr, reason = "what is not tested is said loudly")]
+fn is_root() -> bool {
+    let is_root = geteuid().is_root();
+    if !is_root {
+        eprintln!("SKIPPED: packages of the operating system need root");
+    }
+    is_root
+}
+
 #[test]
 fn first_program_of_the_image_installs_packages_before_the_script() {
-    if !geteuid().is_root() {
+    if !is_root() {
         return;
     }
     let dnf = "-y --setopt=install_weak_deps=False install a b-1.0";
@@ -57,7 +66,7 @@ fn image_without_a_package_program_and_a_failing_one_keep_the_script_from_runnin
     let ended = pod("echo > ran", &[]).spec("packages", json!(["a"])).run();
     ended.assert_end("Failed", "DependencyInstallFailed", 3);
     assert!(ended.record.message.contains("one of dnf, microdnf and apt-get"), "{ended:?}");
-    if !geteuid().is_root() {
+    if !is_root() {
         return;
     }
     let failing = pod("echo > ran", &[]).spec("packages", json!(["a"]));
@@ -70,7 +79,7 @@ fn image_without_a_package_program_and_a_failing_one_keep_the_script_from_runnin
 
 #[test]
 fn installers_trust_the_given_authorities_and_the_script_does_not() {
-    if !geteuid().is_root() {
+    if !is_root() {
         return;
     }
     for (program, option) in
