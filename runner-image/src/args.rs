@@ -12,6 +12,11 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use scriptrunner_api::labels;
 
+use crate::capture::Kept;
+
+/// `scriptrunner_api::v1alpha1::DEFAULT_INSTALL_TIMEOUT_SECONDS` as text.
+const DEFAULT_INSTALL_TIMEOUT: &str = "600";
+
 /// Runs a script on one node and reports what it answered.
 #[derive(Parser, Debug)]
 #[command(name = "scriptrunner-runner", version)]
@@ -27,7 +32,17 @@ pub(crate) enum Command {
     /// Exit codes, for people (the operator reads the message): 0 succeeded, skipped or handed over, 1 the script failed or
     /// the runner could not work, 2 wrong usage, 3 a dependency could not be installed, 4 the inputs are not the pinned
     /// ones, 5 the pod was started a second time, 6 the runner was told to stop. Of several runs the last one counts.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
+    /// Copy the runner, and uv where the image has it, into a folder that pods of other images mount: done by an init
+    /// container of the runner's image. Exit code 1 if that is not possible.
+    CopyRunner(CopyArgs),
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct CopyArgs {
+    /// Folder to copy to; it must exist.
+    #[arg(long, value_name = "FOLDER", value_parser = absolute, default_value = labels::RUNNER_DIR)]
+    pub(crate) to: PathBuf,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -65,6 +80,12 @@ pub(crate) struct RunArgs {
     /// Bytes of cleaned stderr kept per execution.
     #[arg(long)]
     pub(crate) stderr_limit_bytes: usize,
+    /// Which part of an output that is longer than its limit is kept.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) truncation: Kept,
+    /// Seconds that installing all dependencies may take together.
+    #[arg(long = "install-timeout-seconds", value_name = "SECONDS", value_parser = seconds, default_value = DEFAULT_INSTALL_TIMEOUT)]
+    pub(crate) install_timeout: Duration,
     /// Seconds between SIGTERM and SIGKILL.
     #[arg(long = "grace-seconds", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) grace: Duration,
@@ -201,6 +222,10 @@ impl Environment {
         self.variables.insert(name.into(), value.into());
     }
 
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.variables.remove(OsStr::new(name));
+    }
+
     /// Sets the variable unless the user did.
     pub(crate) fn set_default(&mut self, name: &str, value: impl Into<OsString>) {
         self.variables.entry(name.into()).or_insert_with(|| value.into());
@@ -219,6 +244,8 @@ mod tests {
     fn command_line_definition_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+        let default = scriptrunner_api::v1alpha1::DEFAULT_INSTALL_TIMEOUT_SECONDS;
+        assert_eq!(DEFAULT_INSTALL_TIMEOUT, default.to_string());
     }
 
     #[test]

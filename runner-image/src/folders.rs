@@ -44,7 +44,7 @@ pub(crate) fn write_script(state_dir: &Path, script: &[u8]) -> Result<PathBuf, E
 }
 
 /// Removes a folder, a file, or a link to either; its absence is fine.
-fn remove_whatever(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_whatever(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

@@ -16,6 +16,8 @@ const MAX_INPUT_BYTES: u64 = 1 << 20;
 pub(crate) struct Inputs {
     pub(crate) spec: PinnedSpec,
     pub(crate) script: Vec<u8>,
+    /// Certificate authorities that installers trust, in PEM.
+    pub(crate) trusted_ca: Option<Vec<u8>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +45,8 @@ impl Error {
     }
 }
 
-/// Reads both inputs and compares them with the digests in the pod's arguments, and the script also with the spec's.
+/// Reads the inputs and compares them with the digests in the pod's arguments, the script also with the spec's, and the
+/// certificate authorities with the spec's.
 pub(crate) fn read(folder: &Path, spec_sha256: &str, script_sha256: &str) -> Result<Inputs, Error> {
     let spec_path = folder.join(labels::SPEC_FILE);
     let script_path = folder.join(labels::SCRIPT_FILE);
@@ -58,7 +61,10 @@ pub(crate) fn read(folder: &Path, spec_sha256: &str, script_sha256: &str) -> Res
             expected: spec.script_sha256,
         });
     }
-    Ok(Inputs { spec, script })
+    let trusted_ca = spec.trusted_ca_sha256.as_deref();
+    let trusted_ca =
+        trusted_ca.map(|expected| verified(&folder.join(labels::TRUSTED_CA_FILE), expected)).transpose()?;
+    Ok(Inputs { spec, script, trusted_ca })
 }
 
 fn verified(path: &Path, expected: &str) -> Result<Vec<u8>, Error> {

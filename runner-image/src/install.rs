@@ -1,33 +1,67 @@
-//! Installs dependencies into a virtual environment of the pod, with uv, or with pip where the image has no uv.
+//! Installs dependencies: packages of the operating system into the image, Python's into a virtual environment of the pod.
 
 mod index;
+mod inline;
+mod os_packages;
+mod python;
+mod wanted;
 
 use std::{
     ffi::{OsStr, OsString},
-    fs, io,
+    fs::{self, DirBuilder, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use scriptrunner_api::{snapshot::MAX_RECORD_TEXT_BYTES, text::tail};
+use rustix::process::geteuid;
+use scriptrunner_api::{labels, snapshot::MAX_RECORD_TEXT_BYTES, text::tail};
 
+use self::wanted::OfPod;
+pub(crate) use self::{python::Venv, wanted::Wanted};
 use crate::{
     args::Environment,
-    interpreter, log,
+    capture::Kept,
+    folders, log,
+    mask::Mask,
     process::{self, CutBy, Ending, Finished, Job, Limits, Outlet},
     program,
     signals::Signals,
 };
 
-/// All installing together may take this long.
-const TIMEOUT: Duration = Duration::from_mins(10);
 const VENV: &str = "venv";
 const CACHE: &str = "cache";
+/// The script as uv reads it; alone in its folder.
+const INLINE_DIR: &str = "inline.d";
+const INLINE_NAME: &str = "script.py";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("cannot find a Python to install for: {source}; use an image that has one")]
     FindPython { source: program::Error },
+    #[error(
+        "the script has inline metadata (# /// script), and there is no uv to read it; use an image that has uv"
+    )]
+    FindUv,
+    #[error(
+        "dependencies.pip and the script's inline metadata (# /// script) exclude each other; use one of them"
+    )]
+    CombineInline,
+    #[error("the script has more than one block of inline metadata (# /// script); leave one")]
+    ReadInline,
+    #[error(
+        "dependencies.packages needs one of dnf, microdnf and apt-get, and the image has none of them; use an image that has one, or has the packages"
+    )]
+    FindPackageProgram,
+    #[error(
+        "dependencies.packages: {program} needs root; set runAs: Root, use a privileged mode, or an image that has the packages"
+    )]
+    RequireRoot { program: &'static str },
+    #[error("dependencies.packages: {name:?} is no package but an option")]
+    TakePackage { name: String },
+    #[error("cannot write {path:?} for the installers: {source}")]
+    WriteFile { path: PathBuf, source: io::Error },
     #[error("cannot start installer {program:?}: {source}")]
     StartInstaller { program: PathBuf, source: io::Error },
     /// The installer failed; with its last words.
@@ -44,111 +78,179 @@ pub(crate) struct Installer<'a> {
     pub(crate) work_dir: &'a Path,
     pub(crate) environment: &'a Environment,
     pub(crate) grace: Duration,
+    /// How long all installing together may take.
+    pub(crate) timeout: Duration,
+    /// Certificate authorities that installers trust, in PEM.
+    pub(crate) trusted_ca: Option<&'a [u8]>,
+    pub(crate) script: &'a [u8],
 }
 
-/// A virtual environment with the dependencies.
+/// One call of an installer.
 #[derive(Debug)]
-pub(crate) struct Venv {
-    folder: PathBuf,
-}
-
-impl Venv {
-    /// The same command line, with this environment's Python in place of any other: `#!/usr/bin/python3` would not see
-    /// the dependencies.
-    pub(crate) fn command_line(&self, mut words: Vec<OsString>) -> Vec<OsString> {
-        if let Some(first) = words.first_mut()
-            && interpreter::is_python(first)
-        {
-            *first = self.python().into();
-        }
-        words
-    }
-
-    /// Puts this environment's programs before all others.
-    pub(crate) fn activate(&self, environment: &mut Environment) {
-        let mut path = self.folder.join("bin").into_os_string();
-        let rest = environment.get("PATH").unwrap_or(OsStr::new(program::DEFAULT_PATH));
-        path.push(":");
-        path.push(rest);
-        environment.set("PATH", path);
-        environment.set("VIRTUAL_ENV", self.folder.clone());
-    }
-
-    fn python(&self) -> PathBuf {
-        self.folder.join("bin/python")
-    }
-}
-
 struct Step {
     name: &'static str,
     program: PathBuf,
     arguments: Vec<OsString>,
+    /// Of this call only.
+    variables: Vec<(&'static str, OsString)>,
+}
+
+/// One installation: its environment, and since when it goes on.
+struct Work<'a> {
+    installer: &'a Installer<'a>,
+    environment: Environment,
+    mask: Mask,
+    started: Instant,
 }
 
 impl Installer<'_> {
-    /// Installs the requirements for the Python that the command line names, else for `python3`.
+    /// Installs what is wanted; packages only if the pod does not have them yet. An environment only if there is something
+    /// for a Python.
     pub(crate) fn install(
         &self,
-        requirements: &[String],
-        command_line: &[OsString],
+        wanted: &Wanted,
+        has_packages: bool,
         signals: &mut Signals,
-    ) -> Result<Venv, Error> {
-        let started = Instant::now();
-        let venv = Venv { folder: self.state_dir.join(VENV) };
-        let cache = self.state_dir.join(CACHE);
-        let search_path = self.environment.get("PATH");
-        let named = command_line.first().filter(|word| interpreter::is_python(word));
-        let python = program::find(named.map_or(OsStr::new("python3"), OsString::as_os_str), search_path)
-            .map_err(|source| Error::FindPython { source })?;
-        let mut environment = self.environment.clone();
-        let steps = if let Ok(uv) = program::find(OsStr::new("uv"), search_path) {
-            index::for_uv(&mut environment);
-            environment.set_default("UV_CACHE_DIR", cache.clone());
-            uv_steps(&uv, &python, &venv, requirements, index::is_without_index(&environment))
-        } else {
-            index::for_pip(&mut environment);
-            environment.set_default("PIP_CACHE_DIR", cache.clone());
-            pip_steps(&python, &venv, requirements)
-        };
-        for step in steps {
-            self.perform(&step, &environment, TIMEOUT.saturating_sub(started.elapsed()), signals)?;
+    ) -> Result<Option<Venv>, Error> {
+        let of_pod = &wanted.of_pod;
+        let needs_packages = !of_pod.packages.is_empty() && !has_packages;
+        if !needs_packages && wanted.python.is_none() {
+            return Ok(None);
         }
-        // Its space counts against the pod's limit, and nothing is installed again.
-        let _ = fs::remove_dir_all(&cache);
-        Ok(venv)
+        let urls = of_pod.index_url.iter().chain(&of_pod.extra_index_urls).map(String::as_bytes);
+        let values = self.environment.iter().map(|(_, value)| value.as_encoded_bytes());
+        let block = wanted.inline.iter().map(String::as_bytes);
+        let mut work = Work {
+            installer: self,
+            environment: self.environment.clone(),
+            mask: Mask::of(urls.chain(values).chain(block)),
+            started: Instant::now(),
+        };
+        let trusted_ca = self.trusted_ca.map(|bytes| self.write_trusted_ca(bytes)).transpose()?;
+        if needs_packages {
+            let search_path = self.environment.get("PATH");
+            let is_root = geteuid().is_root();
+            for step in os_packages::steps(&of_pod.packages, trusted_ca.as_deref(), search_path, is_root)? {
+                work.perform(&step, signals)?;
+            }
+        }
+        match &wanted.python {
+            Some(python) => {
+                let venv = Venv { folder: self.state_dir.join(VENV) };
+                index::trust(&mut work.environment, trusted_ca.as_deref());
+                self.install_python(&mut work, wanted, python, &venv, signals)?;
+                Ok(Some(venv))
+            }
+            None => Ok(None),
+        }
     }
 
-    fn perform(
+    fn install_python(
         &self,
-        step: &Step,
-        environment: &Environment,
-        rest: Duration,
+        work: &mut Work<'_>,
+        wanted: &Wanted,
+        python: &OsStr,
+        venv: &Venv,
         signals: &mut Signals,
     ) -> Result<(), Error> {
-        log::line(&format!("{} with {}", step.name, step.program.display()));
-        let job = Job {
-            program: &step.program,
-            arguments: &step.arguments,
-            environment,
-            folder: self.work_dir,
-            outlet: Outlet::Stderr,
+        let search_path = self.environment.get("PATH");
+        let python = program::find(python, search_path).map_err(|source| Error::FindPython { source })?;
+        folders::remove_whatever(&venv.folder)
+            .map_err(|source| Error::WriteFile { path: venv.folder.clone(), source })?;
+        let cache = self.state_dir.join(CACHE);
+        let OfPod { pip, index_url, extra_index_urls, .. } = &wanted.of_pod;
+        let uv = python::find_uv(search_path);
+        let environment = &mut work.environment;
+        let steps: Vec<Step> = if let Some(uv) = uv {
+            index::set_for_uv(environment, index_url.as_deref(), extra_index_urls);
+            index::for_uv(environment);
+            environment.set_default("UV_CACHE_DIR", cache.clone());
+            environment.set("UV_PYTHON_DOWNLOADS", "never");
+            let is_without_index = index::is_without_index(environment);
+            let mut steps = vec![python::uv_venv(&uv, &python, venv)];
+            if wanted.inline.is_some() {
+                let script = self.write_inline()?;
+                steps.extend(python::uv_script(&uv, venv, &script, is_without_index));
+            } else {
+                steps.push(python::uv_pip(&uv, venv, pip, is_without_index));
+            }
+            steps
+        } else if wanted.inline.is_some() {
+            return Err(Error::FindUv);
+        } else {
+            index::set_for_pip(environment, index_url.as_deref(), extra_index_urls);
+            index::for_pip(environment);
+            environment.set_default("PIP_CACHE_DIR", cache.clone());
+            python::pip(&python, venv, pip).into()
         };
-        let limits = Limits {
-            deadline: Some(rest),
-            grace: self.grace,
-            stdout_bytes: MAX_RECORD_TEXT_BYTES,
-            stderr_bytes: MAX_RECORD_TEXT_BYTES,
-        };
-        let finished = process::execute(&job, &limits, signals)
-            .map_err(|source| Error::StartInstaller { program: step.program.clone(), source })?;
-        judge(step.name, &finished)
+        for step in steps {
+            work.perform(&step, signals)?;
+        }
+        // Its space counts against the pod's limit. A folder that the user named is another one, and stays.
+        let _ = fs::remove_dir_all(&cache);
+        Ok(())
+    }
+
+    /// A copy that every installer may read: apt-get downloads as another user.
+    fn write_trusted_ca(&self, bytes: &[u8]) -> Result<PathBuf, Error> {
+        let path = self.state_dir.join(labels::TRUSTED_CA_FILE);
+        let written = folders::remove_whatever(&path)
+            .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path))
+            .and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.set_permissions(Permissions::from_mode(0o444))
+            });
+        written.map_err(|source| Error::WriteFile { path: path.clone(), source })?;
+        Ok(path)
+    }
+
+    fn write_inline(&self) -> Result<PathBuf, Error> {
+        let folder = self.state_dir.join(INLINE_DIR);
+        let path = folder.join(INLINE_NAME);
+        let written = folders::remove_whatever(&folder)
+            .and_then(|()| DirBuilder::new().mode(0o700).create(&folder))
+            .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path))
+            .and_then(|mut file| file.write_all(self.script));
+        written.map_err(|source| Error::WriteFile { path: path.clone(), source })?;
+        Ok(path)
     }
 }
 
-fn judge(step: &'static str, finished: &Finished) -> Result<(), Error> {
+impl Work<'_> {
+    fn perform(&self, step: &Step, signals: &mut Signals) -> Result<(), Error> {
+        log::line(&format!("{} with {}", step.name, step.program.display()));
+        let mut environment = self.environment.clone();
+        for (name, value) in &step.variables {
+            environment.set(name, value.clone());
+        }
+        let timeout = self.installer.timeout;
+        let job = Job {
+            program: &step.program,
+            arguments: &step.arguments,
+            environment: &environment,
+            folder: self.installer.work_dir,
+            outlet: Outlet::Stderr,
+            mask: Some(&self.mask),
+        };
+        let limits = Limits {
+            deadline: Some(timeout.saturating_sub(self.started.elapsed())),
+            grace: self.installer.grace,
+            stdout_bytes: MAX_RECORD_TEXT_BYTES,
+            stderr_bytes: MAX_RECORD_TEXT_BYTES,
+            kept: Kept::Tail,
+        };
+        let finished = process::execute(&job, &limits, signals)
+            .map_err(|source| Error::StartInstaller { program: step.program.clone(), source })?;
+        judge(step.name, &finished, timeout)
+    }
+}
+
+fn judge(step: &'static str, finished: &Finished, timeout: Duration) -> Result<(), Error> {
     let ending = match (finished.cut_by, finished.ending) {
         (Some(CutBy::Stop), _) => return Err(Error::Interrupted),
-        (Some(CutBy::Deadline), _) => format!("took longer than {} s", TIMEOUT.as_secs()),
+        (Some(CutBy::Deadline), _) => {
+            format!("took longer than installTimeoutSeconds, {} s", timeout.as_secs())
+        }
         (None, Ending::Code(0)) => return Ok(()),
         (None, Ending::Code(code)) => format!("exited with code {code}"),
         (None, Ending::Signal(signal)) => format!("was ended by signal {signal}"),
@@ -169,38 +271,6 @@ fn whole_lines(text: &str, room: usize) -> &str {
     tail(text, room + 1).split_once('\n').map_or(tail(text, room), |(_, lines)| lines)
 }
 
-fn uv_steps(
-    uv: &Path,
-    python: &Path,
-    venv: &Venv,
-    requirements: &[String],
-    is_without_index: bool,
-) -> Vec<Step> {
-    let create = words(&["--no-progress", "venv", "--python"])
-        .chain([python.into(), "--".into(), venv.folder.clone().into()])
-        .collect();
-    let install = words(&["--no-progress", "pip", "install"])
-        .chain(words(if is_without_index { &["--no-index"] } else { &[] }))
-        .chain(["--python".into(), venv.python().into(), "--".into()])
-        .chain(requirements.iter().map(OsString::from))
-        .collect();
-    vec![
-        Step { name: "uv venv", program: uv.to_owned(), arguments: create },
-        Step { name: "uv pip install", program: uv.to_owned(), arguments: install },
-    ]
-}
-
-fn pip_steps(python: &Path, venv: &Venv, requirements: &[String]) -> Vec<Step> {
-    let create = words(&["-m", "venv", "--"]).chain([venv.folder.clone().into()]).collect();
-    let options =
-        ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--"];
-    let install = words(&options).chain(requirements.iter().map(OsString::from)).collect();
-    vec![
-        Step { name: "python -m venv", program: python.to_owned(), arguments: create },
-        Step { name: "pip install", program: venv.python(), arguments: install },
-    ]
-}
-
 fn words<'a>(words: &'a [&'a str]) -> impl Iterator<Item = OsString> + use<'a> {
     words.iter().map(OsString::from)
 }
@@ -216,30 +286,5 @@ mod tests {
         assert_eq!(whole_lines("first\nsecond\nthird", 11), "third");
         assert_eq!(whole_lines("first\nsecond", 12), "first\nsecond");
         assert_eq!(whole_lines("0123456789", 4), "6789");
-    }
-
-    #[test]
-    fn requirements_stay_one_argument_each() {
-        let venv = Venv { folder: "/v".into() };
-        let requirements = ["six ; python_version > '3'".to_owned(), "a @ file:///x y.whl".to_owned()];
-        for steps in [
-            uv_steps(Path::new("/uv"), Path::new("/p"), &venv, &requirements, false),
-            pip_steps(Path::new("/p"), &venv, &requirements),
-        ] {
-            let arguments = &steps[1].arguments;
-            assert_eq!(arguments[arguments.len() - 3], "--");
-            assert!(arguments.ends_with(&requirements.clone().map(OsString::from)));
-        }
-    }
-
-    #[test]
-    fn only_a_python_is_replaced() {
-        let venv = Venv { folder: "/v".into() };
-        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-        assert_eq!(venv.command_line(words(&["/usr/bin/python3", "-u"])), words(&["/v/bin/python", "-u"]));
-        assert_eq!(
-            venv.command_line(words(&["/usr/bin/env", "python3"])),
-            words(&["/usr/bin/env", "python3"])
-        );
     }
 }

@@ -69,6 +69,21 @@ pub(crate) fn is_python(program: &OsStr) -> bool {
     }
 }
 
+/// The Python that a command line runs, by itself or through `env`.
+pub(crate) fn python_of(command_line: &[OsString]) -> Option<OsString> {
+    let (first, rest) = command_line.split_first()?;
+    if is_python(first) {
+        return Some(first.clone());
+    }
+    let is_env = first.as_encoded_bytes().rsplit(|&byte| byte == b'/').next() == Some(b"env");
+    let words = rest.iter().filter_map(|word| word.to_str()).flat_map(str::split_ascii_whitespace);
+    // `-S` may stick to its argument; other options and variables stand before the program.
+    let program = words
+        .map(|word| word.strip_prefix("-S").unwrap_or(word))
+        .find(|word| !word.is_empty() && !word.starts_with('-') && !word.contains('='))?;
+    (is_env && is_python(OsStr::new(program))).then(|| program.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +128,23 @@ mod tests {
         }
         for name in ["python2", "python3.", "python3.x", "pypy3", "/python3/sh", "env", "python3-dbg"] {
             assert!(!is_python(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn python_is_seen_through_env() {
+        let of = |words: &[&str]| {
+            python_of(&words.iter().map(OsString::from).collect::<Vec<_>>())
+                .map(|word| word.into_string().unwrap())
+        };
+        assert_eq!(of(&["/usr/bin/python3.12", "-u"]).unwrap(), "/usr/bin/python3.12");
+        for words in
+            [&["/usr/bin/env", "python3"][..], &["env", "-S python3 -u"], &["env", "-i", "A=b", "-Spython3"]]
+        {
+            assert_eq!(of(words).unwrap(), "python3", "{words:?}");
+        }
+        for words in [&["sh"][..], &["/usr/bin/env"], &["env", "sh", "python3"], &["sh", "python3"], &[]] {
+            assert_eq!(of(words), None, "{words:?}");
         }
     }
 }

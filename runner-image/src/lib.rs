@@ -5,6 +5,7 @@
 
 mod args;
 mod capture;
+mod copy;
 mod folders;
 mod inputs;
 mod install;
@@ -13,11 +14,13 @@ mod ledger;
 mod link;
 mod log;
 mod marker;
+mod mask;
 mod outcome;
 mod pacing;
 mod poll;
 mod process;
 mod program;
+mod result_file;
 mod run;
 pub mod session;
 mod signals;
@@ -35,6 +38,9 @@ use crate::{
 pub fn start() -> std::io::Result<u8> {
     // Before anything else: as PID 1 a SIGTERM without a handler would be lost.
     let signals = Signals::install()?;
-    let Cli { command: Command::Run(args) } = Cli::parse();
-    Ok(run::run(args, Environment::inherited(), signals))
+    let environment = Environment::inherited();
+    Ok(match Cli::parse().command {
+        Command::Run(args) => run::run(*args, environment, signals),
+        Command::CopyRunner(args) => copy::run(&args.to, environment.get("PATH")),
+    })
 }

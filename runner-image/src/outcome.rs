@@ -8,9 +8,12 @@ use scriptrunner_api::{
     v1alpha1::Execution,
 };
 
+use serde_json::Value;
+
 use crate::{
     args::ExitCodes,
     process::{CutBy, Ending, Finished},
+    result_file,
 };
 
 /// Longest text about an interpreter that could not be started, in bytes.
@@ -49,6 +52,21 @@ pub(crate) fn of_finished(begun: Begun, finished: Finished, exit_codes: &ExitCod
         stdout: stdout.text,
         stderr: stderr.text,
         ..of_begun(begun)
+    }
+}
+
+/// The entry with the result that the script left. One that is none says so where nothing else is to be said, and changes
+/// neither ending nor digest.
+pub(crate) fn with_result(
+    execution: Execution,
+    result: Result<Option<Value>, result_file::Error>,
+) -> Execution {
+    match result {
+        Ok(result) => Execution { result, ..execution },
+        Err(_) if execution.reason.is_empty() => {
+            Execution { reason: NodeReason::ResultInvalid.as_str().to_owned(), ..execution }
+        }
+        Err(_) => execution,
     }
 }
 
@@ -114,7 +132,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
-    use crate::capture::Capture;
+    use crate::capture::{Capture, Kept};
 
     fn begun() -> Begun {
         Begun { run: 1, attempt: 1, serial: 3, start_time: Time(Timestamp::UNIX_EPOCH) }
@@ -122,7 +140,7 @@ mod tests {
 
     fn finished(ending: Ending, cut_by: Option<CutBy>) -> Execution {
         let stream = || {
-            let mut capture = Capture::new(64);
+            let mut capture = Capture::new(64, Kept::Tail);
             capture.push(b"text");
             capture.finish()
         };
@@ -177,6 +195,19 @@ mod tests {
         assert_eq!(execution.digest, finished(Ending::Code(0), None).digest);
         assert_ne!(execution.digest, finished(Ending::Code(1), None).digest);
         assert_ne!(execution.digest, finished(Ending::Signal(1), None).digest);
+    }
+
+    #[test]
+    fn result_changes_no_answer_and_a_bad_one_no_ending() {
+        let (good, bad) = (finished(Ending::Code(0), None), finished(Ending::Code(1), None));
+        let with = with_result(good.clone(), Ok(Some(serde_json::json!({"a": 1}))));
+        assert_eq!((&with.digest, with.reason.as_str(), with.result.is_some()), (&good.digest, "", true));
+        assert_eq!(with_result(good.clone(), Ok(None)), good);
+        let error = || Err(result_file::Error::Kind("folder"));
+        let without = with_result(good.clone(), error());
+        assert_eq!((without.reason.as_str(), without.succeeded()), ("ResultInvalid", true));
+        assert_eq!(without.digest, good.digest);
+        assert_eq!(with_result(bad.clone(), error()), bad);
     }
 
     #[test]

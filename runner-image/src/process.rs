@@ -25,7 +25,12 @@ use self::{
     escalation::{Escalation, Order},
     stream::Stream,
 };
-use crate::{args::Environment, capture::Captured, signals::Signals};
+use crate::{
+    args::Environment,
+    capture::{Capture, Captured, Kept},
+    mask::Mask,
+    signals::Signals,
+};
 
 /// How long the streams may stay open after the program has ended: others can hold them for ever.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -40,6 +45,8 @@ pub(crate) struct Job<'a> {
     pub(crate) folder: &'a Path,
     /// Where its stdout is passed on to; its stderr always goes to stderr.
     pub(crate) outlet: Outlet,
+    /// What is hidden in its output; the script's is passed on and kept as it is.
+    pub(crate) mask: Option<&'a Mask>,
 }
 
 /// How long it may take and how much of it is kept.
@@ -49,6 +56,8 @@ pub(crate) struct Limits {
     pub(crate) grace: Duration,
     pub(crate) stdout_bytes: usize,
     pub(crate) stderr_bytes: usize,
+    /// Which part of a stream that is longer.
+    pub(crate) kept: Kept,
 }
 
 /// A program that was run.
@@ -99,8 +108,8 @@ fn start(job: &Job<'_>, limits: &Limits) -> io::Result<(Pid, [Stream; 2])> {
     let stdout = child.stdout.take().expect("stdout should be a pipe");
     let stderr = child.stderr.take().expect("stderr should be a pipe");
     let streams = [
-        Stream::new(stdout.into(), limits.stdout_bytes, job.outlet),
-        Stream::new(stderr.into(), limits.stderr_bytes, Outlet::Stderr),
+        Stream::new(stdout.into(), Capture::new(limits.stdout_bytes, limits.kept), job.outlet, job.mask),
+        Stream::new(stderr.into(), Capture::new(limits.stderr_bytes, limits.kept), Outlet::Stderr, job.mask),
     ];
     // Never waited for through `child`: there is one reaper, and it must know every pid.
     Ok((Pid::from_child(&child), streams))

@@ -1,6 +1,7 @@
 //! The sequence: check the inputs, leave the marker, do this pod's part of the run, stay until its answer is stored, and do
 //! what the operator orders next; every step is reported.
 
+mod dependencies;
 mod linger;
 mod part;
 mod unacknowledged;
@@ -14,10 +15,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags};
 use scriptrunner_api::{labels, session::RunOrder, snapshot::Snapshot, v1alpha1::StopOn};
 
-use self::{
-    part::{Installed, Part},
-    unacknowledged::Unacknowledged,
-};
+use self::{dependencies::Installed, part::Part, unacknowledged::Unacknowledged};
 use crate::{
     args::{Environment, RunArgs},
     inputs::{self, Inputs},
@@ -53,10 +51,10 @@ pub(crate) fn run(args: RunArgs, environment: Environment, signals: Signals) -> 
     let inputs = runner.first_inputs();
     let mut ended = runner.perform(&Part::of_pod(&runner.args), inputs);
     while let Some(order) = runner.next_order(&ended) {
-        let Part { run, attempt, history_limit, .. } = Part::ordered(&order);
-        runner.ledger = runner.ledger.next(run, attempt, history_limit);
+        let part = Part::ordered(&order, &runner.args);
+        runner.ledger = runner.ledger.next(part.run, part.attempt, part.history_limit);
         runner.report();
-        ended = runner.perform(&Part::ordered(&order), part::inputs_of(&order));
+        ended = runner.perform(&part, part::inputs_of(&order));
     }
     runner.link.close(&mut runner.signals);
     ended.code

@@ -1,6 +1,9 @@
 //! Lets index settings work whichever installer an image has: those of pip for uv, those of uv for pip. Pure.
 
-use std::ffi::{OsStr, OsString};
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+};
 
 use crate::args::Environment;
 
@@ -12,6 +15,46 @@ const SAME_MEANING: [(&str, &[&str]); 5] = [
     ("PIP_TRUSTED_HOST", &["UV_INSECURE_HOST"]),
     ("PIP_CERT", &["SSL_CERT_FILE"]),
 ];
+
+/// Sets what the spec says for uv, in place of all that the environment says of the same.
+pub(super) fn set_for_uv(environment: &mut Environment, index: Option<&str>, extra: &[String]) {
+    if let Some(url) = index {
+        remove(environment, &["UV_INDEX_URL", "PIP_NO_INDEX", "UV_NO_INDEX"]);
+        environment.set("UV_DEFAULT_INDEX", url);
+    }
+    if !extra.is_empty() {
+        remove(environment, &["UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX", "UV_NO_INDEX"]);
+        environment.set("UV_INDEX", extra.join(" "));
+    }
+}
+
+/// Sets what the spec says for pip, in place of all that the environment says of the same.
+pub(super) fn set_for_pip(environment: &mut Environment, index: Option<&str>, extra: &[String]) {
+    if let Some(url) = index {
+        remove(environment, &["PIP_NO_INDEX"]);
+        environment.set("PIP_INDEX_URL", url);
+    }
+    if !extra.is_empty() {
+        remove(environment, &["PIP_NO_INDEX"]);
+        environment.set("PIP_EXTRA_INDEX_URL", extra.join(" "));
+    }
+}
+
+/// Lets uv and pip trust the authorities of the file, and no others.
+pub(super) fn trust(environment: &mut Environment, file: Option<&Path>) {
+    if let Some(file) = file {
+        remove(environment, &["SSL_CERT_DIR"]);
+        for name in ["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"] {
+            environment.set(name, file);
+        }
+    }
+}
+
+fn remove(environment: &mut Environment, names: &[&str]) {
+    for name in names {
+        environment.remove(name);
+    }
+}
 
 /// Sets uv's variables from pip's where the user set none of uv's for the same thing.
 pub(super) fn for_uv(environment: &mut Environment) {
@@ -72,6 +115,33 @@ mod tests {
         let mut pip = environment(&[("UV_INDEX_URL", "https://b")]);
         for_pip(&mut pip);
         assert_eq!(get(&pip, "PIP_INDEX_URL"), Some("https://b"));
+    }
+
+    #[test]
+    fn spec_wins_over_the_environment() {
+        let given = [
+            ("PIP_NO_INDEX", "1"),
+            ("PIP_INDEX_URL", "https://a"),
+            ("UV_INDEX_URL", "https://b"),
+            ("PIP_EXTRA_INDEX_URL", "https://c"),
+            ("UV_EXTRA_INDEX_URL", "https://d"),
+        ];
+        let extra = ["https://y".to_owned(), "https://z".to_owned()];
+        let mut uv = environment(&given);
+        set_for_uv(&mut uv, Some("https://x"), &extra);
+        for_uv(&mut uv);
+        assert_eq!(get(&uv, "UV_DEFAULT_INDEX"), Some("https://x"));
+        assert_eq!(
+            (get(&uv, "UV_INDEX"), get(&uv, "UV_EXTRA_INDEX_URL")),
+            (Some("https://y https://z"), None)
+        );
+        assert!(!is_without_index(&uv) && get(&uv, "UV_INDEX_URL").is_none());
+        let mut pip = environment(&given);
+        set_for_pip(&mut pip, Some("https://x"), &extra);
+        for_pip(&mut pip);
+        assert_eq!(get(&pip, "PIP_INDEX_URL"), Some("https://x"));
+        assert_eq!(get(&pip, "PIP_EXTRA_INDEX_URL"), Some("https://y https://z"));
+        assert_eq!(get(&pip, "PIP_NO_INDEX"), None);
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Escalation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::Kept;
 
     fn limits(deadline: Option<u64>) -> Limits {
         Limits {
@@ -77,6 +78,7 @@ mod tests {
             grace: Duration::from_secs(3),
             stdout_bytes: 0,
             stderr_bytes: 0,
+            kept: Kept::Tail,
         }
     }
 

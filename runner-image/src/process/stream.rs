@@ -14,6 +14,7 @@ use rustix::{
 
 use crate::{
     capture::{Capture, Captured},
+    mask::{Mask, MaskedLines},
     poll,
     signals::Signals,
 };
@@ -37,6 +38,7 @@ pub(crate) enum Outlet {
 pub(super) struct Stream {
     source: Option<OwnedFd>,
     capture: Capture,
+    mask: Option<MaskedLines>,
     buffer: Vec<u8>,
     log: Log,
 }
@@ -90,7 +92,7 @@ pub(super) fn pump(streams: &mut [Stream; 2], signals: &Signals, timeout: Option
 }
 
 impl Stream {
-    pub(super) fn new(source: OwnedFd, limit: usize, outlet: Outlet) -> Self {
+    pub(super) fn new(source: OwnedFd, capture: Capture, outlet: Outlet, mask: Option<&Mask>) -> Self {
         // The other end, the program's, keeps blocking. Cannot fail on a pipe.
         let _ = fcntl_getfl(&source).and_then(|flags| fcntl_setfl(&source, flags | OFlags::NONBLOCK));
         let fd = match outlet {
@@ -99,7 +101,8 @@ impl Stream {
         };
         Self {
             source: Some(source),
-            capture: Capture::new(limit),
+            capture,
+            mask: mask.cloned().map(MaskedLines::new),
             buffer: vec![0; READ_BYTES],
             log: Log {
                 fd,
@@ -130,7 +133,7 @@ impl Stream {
                 count => rest = rest.saturating_sub(count),
             }
         }
-        self.source = None;
+        self.close();
     }
 
     pub(super) fn finish(self) -> Captured {
@@ -149,15 +152,30 @@ impl Stream {
         let Some(source) = &self.source else { return 0 };
         match read(source, &mut *self.buffer) {
             Ok(count) if count > 0 => {
-                self.capture.push(&self.buffer[..count]);
-                self.log.offer(&self.buffer[..count]);
+                if let Some(mask) = &mut self.mask {
+                    let masked = mask.feed(&self.buffer[..count]);
+                    self.capture.push(&masked);
+                    self.log.offer(&masked);
+                } else {
+                    self.capture.push(&self.buffer[..count]);
+                    self.log.offer(&self.buffer[..count]);
+                }
                 count
             }
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Ok(_) | Err(_) => {
-                self.source = None;
+                self.close();
                 0
             }
+        }
+    }
+
+    fn close(&mut self) {
+        self.source = None;
+        if let Some(mask) = &mut self.mask {
+            let rest = mask.rest();
+            self.capture.push(&rest);
+            self.log.offer(&rest);
         }
     }
 }
@@ -170,6 +188,7 @@ impl Log {
     fn offer(&mut self, chunk: &[u8]) {
         match self.state {
             LogState::Closed => {}
+            _ if chunk.is_empty() => {}
             LogState::Flowing | LogState::Stalled => {
                 if self.pending.is_empty() {
                     self.last_progress = Instant::now();

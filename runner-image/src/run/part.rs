@@ -13,13 +13,14 @@ use crate::{
     args::{Environment, Remaining, RunArgs},
     folders,
     inputs::Inputs,
-    install::{self, Installer, Venv},
+    install::Wanted,
     interpreter,
     ledger::End,
+    log,
     outcome::{self, Begun},
     pacing, poll,
     process::{self, Job, Limits, Outlet},
-    program,
+    program, result_file,
 };
 
 /// What is to be done: by the pod's arguments, or by an order that came over the session.
@@ -30,7 +31,7 @@ pub(super) struct Part {
     first_serial: u64,
     remaining: Remaining,
     last_start: Option<i64>,
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 /// What every execution of a part has in common.
@@ -40,12 +41,6 @@ pub(super) struct Plan {
     script_args: Vec<OsString>,
     environment: Environment,
     repeat: Option<PinnedRepeat>,
-}
-
-/// The dependencies that this pod has.
-pub(super) struct Installed {
-    pip: Vec<String>,
-    venv: Option<Venv>,
 }
 
 impl Part {
@@ -62,11 +57,13 @@ impl Part {
                 grace: args.grace,
                 stdout_bytes: args.stdout_limit_bytes,
                 stderr_bytes: args.stderr_limit_bytes,
+                kept: args.truncation,
             },
         }
     }
 
-    pub(super) fn ordered(order: &RunOrder) -> Self {
+    /// What an order says; what it does not say holds as the pod was told.
+    pub(super) fn ordered(order: &RunOrder, args: &RunArgs) -> Self {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         Self {
             run: order.run,
@@ -80,6 +77,7 @@ impl Part {
                 grace: seconds(order.grace_seconds),
                 stdout_bytes: order.stdout_limit_bytes,
                 stderr_bytes: order.stderr_limit_bytes,
+                kept: args.truncation,
             },
         }
     }
@@ -93,7 +91,7 @@ pub(super) fn inputs_of(order: &RunOrder) -> Result<Inputs, End> {
             order.run
         ))
     })?;
-    Ok(Inputs { spec, script: order.script.clone().into_bytes() })
+    Ok(Inputs { spec, script: order.script.clone().into_bytes(), trusted_ca: None })
 }
 
 impl Plan {
@@ -109,7 +107,7 @@ impl Plan {
 impl Runner {
     /// Settles environment and command line, and installs the dependencies.
     pub(super) fn prepare(&mut self, part: &Part, inputs: Inputs) -> Result<Plan, End> {
-        let Inputs { spec, script } = inputs;
+        let Inputs { spec, script, trusted_ca } = inputs;
         let args = &self.args;
         folders::ensure_work_dir(&args.work_dir).map_err(|error| End::RunnerFailed(error.to_string()))?;
         let mut environment = self.environment.clone();
@@ -120,47 +118,19 @@ impl Runner {
         environment.set(labels::ENV_NODE, args.node.clone());
         environment.set(labels::ENV_RUN, part.run.to_string());
         environment.set(labels::ENV_ATTEMPT, part.attempt.to_string());
+        environment.set(labels::ENV_RESULT_FILE, args.state_dir.join(labels::RESULT_FILE));
         if let Some(root) = &args.host_root {
             environment.set(labels::ENV_HOST_ROOT, root.clone());
         }
         let mut command_line = interpreter::choose(&spec, &script);
-        if let Some(venv) = self.dependencies(part, &spec.pip, &command_line, &environment)? {
+        let wanted = Wanted::of(&spec, &script, &command_line);
+        let wanted = wanted.map_err(|error| End::InstallFailed(error.to_string()))?;
+        if let Some(venv) = self.dependencies(part, wanted, trusted_ca, &script, &environment)? {
             command_line = venv.command_line(command_line);
             venv.activate(&mut environment);
         }
         let script_args = spec.args.iter().map(OsString::from).collect();
         Ok(Plan { script, command_line, script_args, environment, repeat: spec.repeat })
-    }
-
-    /// The environment with the dependencies, installed by the first part.
-    fn dependencies(
-        &mut self,
-        part: &Part,
-        pip: &[String],
-        command_line: &[OsString],
-        environment: &Environment,
-    ) -> Result<Option<&Venv>, End> {
-        if self.installed.is_none() {
-            let installer = Installer {
-                state_dir: &self.args.state_dir,
-                work_dir: &self.args.work_dir,
-                environment,
-                grace: part.limits.grace,
-            };
-            let venv = (!pip.is_empty()).then(|| installer.install(pip, command_line, &mut self.signals));
-            let venv = venv.transpose().map_err(|error| match error {
-                install::Error::Interrupted => End::Stopped,
-                failed => End::InstallFailed(failed.to_string()),
-            })?;
-            self.installed = Some(Installed { pip: pip.to_vec(), venv });
-        }
-        match &self.installed {
-            Some(installed) if installed.pip == pip => Ok(installed.venv.as_ref()),
-            Some(_) | None => Err(End::RunnerFailed(format!(
-                "run {} needs other dependencies than this pod has; delete the pod",
-                part.run
-            ))),
-        }
     }
 
     /// Executes as often as told.
@@ -224,6 +194,13 @@ impl Runner {
         let prepared = folders::ensure_work_dir(&self.args.work_dir)
             .and_then(|()| folders::write_script(&self.args.state_dir, &plan.script));
         let script = prepared.map_err(|error| End::RunnerFailed(error.to_string()))?;
+        let result_file = self.args.state_dir.join(labels::RESULT_FILE);
+        folders::remove_whatever(&result_file).map_err(|error| {
+            End::RunnerFailed(format!(
+                "cannot remove {}, which the execution before left: {error}",
+                result_file.display()
+            ))
+        })?;
         let mut environment = plan.environment.clone();
         environment.set(labels::ENV_SERIAL, serial.to_string());
         let [interpreter, options @ ..] = plan.command_line.as_slice() else {
@@ -237,7 +214,13 @@ impl Runner {
         let begun =
             Begun { run: part.run, attempt: part.attempt, serial, start_time: Time(Timestamp::now()) };
         let execution = match self.start_and_wait(&part.limits, interpreter, &arguments, &environment) {
-            Ok(finished) => outcome::of_finished(begun, finished, &self.args.exit_codes),
+            Ok(finished) => {
+                let result = result_file::read(&result_file);
+                if let Err(error) = &result {
+                    log::line(&format!("execution {serial} has no result: {error}"));
+                }
+                outcome::with_result(outcome::of_finished(begun, finished, &self.args.exit_codes), result)
+            }
             Err(sentence) => outcome::of_not_started(begun, &sentence),
         };
         let is_interrupted = execution.reason == NodeReason::Interrupted.as_str();
@@ -276,6 +259,7 @@ impl Runner {
             environment,
             folder: &self.args.work_dir,
             outlet: Outlet::Stdout,
+            mask: None,
         };
         process::execute(&job, limits, &mut self.signals).map_err(|error| explain(&error))
     }

@@ -42,6 +42,30 @@ fn daemon_in_a_session_of_its_own_is_killed() {
 }
 
 #[test]
+fn daemon_of_a_script_that_is_stopped_is_killed_where_the_runner_is_not_pid_one() {
+    let script = "setsid sh -c 'trap \"\" TERM; echo $$ > pid.new; mv pid.new pid; exec sleep 1000' > /dev/null 2>&1 &\nwait";
+    let running = Pod::new(script).shell().start();
+    running.wait_for_file("pid");
+    running.signal(Signal::TERM);
+    let ended = running.wait();
+    ended.assert_end("Stopped", "Interrupted", 6);
+    let pid = ended.file("pid");
+    assert!(!is_alive(&pid), "process {pid} survived");
+}
+
+#[test]
+fn daemon_of_an_installer_is_killed_before_the_script_begins() {
+    let pod = Pod::new("[ ! -e /proc/$(cat pid) ] || echo alive").shell().spec("pip", json!(["x"]));
+    let uv = "#!/bin/sh\n[ $2 = venv ] || exit 0\nsetsid sh -c 'echo $$ > pid.new; mv pid.new pid; exec sleep 1000' &\n\
+        while [ ! -e pid ]; do sleep 0.01; done\n";
+    crate::install::write_program(&pod.path("bin/uv"), uv);
+    let ended = pod.run();
+    ended.assert_end("Succeeded", "", 0);
+    assert_eq!(ended.only().stdout, "");
+    assert!(!is_alive(&ended.file("pid")));
+}
+
+#[test]
 fn late_output_of_a_short_child_is_kept() {
     // The child writes after the script has ended; it has a moment for that.
     let script = "import os, time\nparent = os.getpid()\nif os.fork():\n    os._exit(0)\n\

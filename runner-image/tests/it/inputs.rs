@@ -47,6 +47,18 @@ fn missing_script_is_not_replaced_by_anything() {
 }
 
 #[test]
+fn certificates_that_are_missing_or_changed_are_not_trusted() {
+    let pod = || Pod::new(SCRIPT).spec("trustedCASHA256", json!(sha256_hex(b"certificates")));
+    assert_tampered(pod());
+    let changed = pod();
+    fs::write(changed.path("input/trusted-ca.pem"), "certificates ").unwrap();
+    assert_tampered(changed);
+    let whole = pod();
+    fs::write(whole.path("input/trusted-ca.pem"), "certificates").unwrap();
+    whole.run().assert_end("Succeeded", "", 0);
+}
+
+#[test]
 fn script_that_changes_after_the_check_is_run_as_it_was() {
     let script = "import sys\nopen('../input/script', 'w').write('exit(9)')\nprint('first')\n";
     let ended = Pod::new(script).repeat("2", json!({"count": 2, "periodSeconds": 1})).run();

@@ -39,7 +39,7 @@ pub(crate) fn write_program(path: &Path, text: &str) {
 }
 
 /// A pod with a folder of wheels, and a PATH where only this test's programs are.
-fn pod_with_wheels(script: &str) -> Pod {
+pub(crate) fn pod_with_wheels(script: &str) -> Pod {
     let pod = Pod::new(script);
     let wheels = pod.path("wheels");
     fs::create_dir(&wheels).unwrap();

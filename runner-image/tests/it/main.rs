@@ -4,16 +4,20 @@
 
 mod children;
 mod client;
+mod copy;
 mod deadline;
 mod door;
 mod endings;
 mod environment;
+mod inline;
 mod inputs;
 mod install;
 mod output;
+mod packages;
 mod pid_one;
 mod pod;
 mod repeat;
+mod results;
 mod sessions;
 mod stop;
 mod warm;

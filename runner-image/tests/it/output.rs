@@ -117,3 +117,16 @@ fn limit_zero_keeps_nothing_but_counts() {
     let ended = pod.run();
     assert_eq!((ended.only().stdout.as_str(), ended.only().stdout_bytes), ("", Some(6)));
 }
+
+#[test]
+fn beginning_is_kept_if_told_and_everything_counts() {
+    let script = "printf 'a\u{e4}b'; head -c 300000 /dev/zero | tr '\\0' y";
+    let run = |truncation: &str| {
+        Pod::new(script).shell().flag("--stdout-limit-bytes", 5).flag("--truncation", truncation).run()
+    };
+    let (head, tail) = (run("head"), run("tail"));
+    assert_eq!((head.only().stdout.as_str(), tail.only().stdout.as_str()), ("a\u{e4}by", "yyyyy"));
+    assert_eq!((head.only().stdout_bytes, tail.only().stdout_bytes), (Some(300_004), Some(300_004)));
+    assert_eq!(head.only().digest, tail.only().digest);
+    assert_eq!(head.stdout.len(), 300_004);
+}
