@@ -1,5 +1,7 @@
 //! One snapshot per shape of pod: a changed line here is a changed pod on every node of every user.
 
+use k8s_openapi::api::core::v1::VolumeProjection;
+
 use super::*;
 use crate::{
     adopt::pod_difference,
