@@ -7,15 +7,16 @@ mod metadata;
 mod resources;
 mod scheduling;
 mod security;
+mod user_volumes;
 mod volumes;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, LocalObjectReference, Pod, PodSpec};
 use scriptrunner_api::{digest::sha256_hex, labels, pinned::Inputs};
 
 use self::{
-    container::container,
+    container::{container, init_container},
     metadata::{child_metadata, pod_metadata},
     scheduling::{affinity_to, tolerations},
     security::pod_security,
@@ -33,8 +34,6 @@ pub const FAILURES_BEFORE: &str = "scriptrunner.io/failures-before";
 /// Annotation of a pod: how many seconds may pass from the start of its container until all its executions are over. Absent
 /// where executions have no deadline, or no end.
 pub const LONGEST_SECONDS: &str = "scriptrunner.io/longest-seconds";
-/// How long installing the dependencies may take before a runner counts as hung. Nobody ends it then.
-const INSTALL_SECONDS: u64 = 600;
 /// Time that the runner has after the script's grace period, to write its message.
 const RUNNER_GRACE_SECONDS: i64 = 5;
 
@@ -147,7 +146,9 @@ pub fn shape(object: &ObjectFacts, valid: &ValidRun, settings: &PodSettings) -> 
     };
     let pod = serde_json::to_string(&pod_spec(object, &blank, &target, settings))
         .expect("an API object should serialise");
-    Some(sha256_hex(format!("{text}\0{pod}").as_bytes()))
+    let parts = serde_json::to_string(&(&valid.parts.labels, &valid.parts.annotations))
+        .expect("plain data should serialise");
+    Some(sha256_hex(format!("{text}\0{pod}\0{parts}").as_bytes()))
 }
 
 /// The pod of a node.
@@ -164,7 +165,7 @@ pub fn build_pod(object: &ObjectFacts, valid: &ValidRun, target: &Target, settin
 pub(crate) fn longest_seconds(valid: &ValidRun, first_serial: u64, remaining: Option<u64>) -> Option<u64> {
     let (limits, pinned) = (valid.limits, &valid.pinned);
     let limit = u64::from(limits.execution_deadline_seconds?) + u64::from(limits.grace_seconds);
-    let install = if pinned.pip.is_empty() { 0 } else { INSTALL_SECONDS };
+    let install = if valid.installs() { u64::from(limits.install_seconds) } else { 0 };
     let (period, delay) = pinned.repeat.as_ref().map_or((0, 0), |repeat| {
         let period = u64::from(repeat.period_seconds);
         (period, if first_serial > 1 { period } else { u64::from(repeat.initial_delay_seconds) })
@@ -173,7 +174,8 @@ pub(crate) fn longest_seconds(valid: &ValidRun, first_serial: u64, remaining: Op
 }
 
 fn pod_spec(object: &ObjectFacts, valid: &ValidRun, target: &Target, settings: &PodSettings) -> PodSpec {
-    let mode = valid.pinned.mode;
+    let (pinned, parts) = (&valid.pinned, &valid.parts);
+    let shared = |is_shared: bool| is_shared.then_some(true);
     PodSpec {
         restart_policy: Some("Never".to_owned()),
         node_name: (!target.by_scheduler).then(|| target.node.clone()),
@@ -183,8 +185,18 @@ fn pod_spec(object: &ObjectFacts, valid: &ValidRun, target: &Target, settings: &
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(i64::from(valid.limits.grace_seconds) + RUNNER_GRACE_SECONDS),
         security_context: Some(pod_security(valid)),
+        host_pid: shared(pinned.host_pid),
+        host_ipc: shared(pinned.host_ipc),
+        host_network: shared(pinned.host_network),
+        // Otherwise names of the cluster could not be resolved in the node's network.
+        dns_policy: pinned.host_network.then(|| "ClusterFirstWithHostNet".to_owned()),
+        priority_class_name: parts.priority_class.clone(),
+        runtime_class_name: pinned.runtime_class_name.clone(),
+        image_pull_secrets: (!parts.pull_secrets.is_empty())
+            .then(|| parts.pull_secrets.iter().cloned().map(|name| LocalObjectReference { name }).collect()),
+        init_containers: pinned.image.is_some().then(|| vec![init_container(valid, settings)]),
         containers: vec![container(valid, target, settings)],
-        volumes: Some(volumes(mode, config_map_name(&object.uid, target.run, &valid.spec_hash), settings)),
+        volumes: Some(volumes(valid, config_map_name(&object.uid, target.run, &valid.spec_hash), settings)),
         ..PodSpec::default()
     }
 }

@@ -1,6 +1,9 @@
 //! What the operator tells the runner. Pure.
 
-use scriptrunner_api::{labels, v1alpha1::Mode};
+use scriptrunner_api::{
+    labels,
+    v1alpha1::{Mode, OutputTruncation},
+};
 
 use super::{PodSettings, SessionSettings, Target};
 use crate::validate::ValidRun;
@@ -27,6 +30,11 @@ pub(super) fn arguments(valid: &ValidRun, target: &Target, settings: &PodSetting
     flag("stdout-limit-bytes", limits.stdout_bytes.to_string());
     flag("stderr-limit-bytes", limits.stderr_bytes.to_string());
     flag("grace-seconds", limits.grace_seconds.to_string());
+    // Also where nothing is to be installed: a runner that stays may be ordered to run a script that says itself what it needs.
+    flag("install-timeout-seconds", limits.install_seconds.to_string());
+    if limits.truncation == OutputTruncation::Head {
+        flag("truncation", limits.truncation.as_argument().to_owned());
+    }
     if let Some(deadline) = limits.execution_deadline_seconds {
         flag("execution-deadline-seconds", deadline.to_string());
     }

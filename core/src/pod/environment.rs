@@ -1,15 +1,30 @@
 //! The environment of the script, as it stands in the pod. Pure.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapKeySelector, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector, SecretKeySelector,
+    ConfigMapEnvSource, ConfigMapKeySelector, EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector,
+    ResourceFieldSelector, SecretEnvSource, SecretKeySelector,
 };
 use scriptrunner_api::v1alpha1;
 
 pub(super) fn environment(variable: &v1alpha1::EnvVar) -> EnvVar {
     EnvVar {
         name: variable.name.clone(),
-        value: variable.value.clone(),
+        // The API server drops an empty value, which means the same.
+        value: variable.value.clone().filter(|value| !value.is_empty()),
         value_from: variable.value_from.as_ref().map(environment_source),
+    }
+}
+
+pub(super) fn environment_from(source: &v1alpha1::EnvFromSource) -> EnvFromSource {
+    let v1alpha1::EnvFromSource { prefix, config_map_ref, secret_ref } = source;
+    EnvFromSource {
+        prefix: prefix.clone().filter(|prefix| !prefix.is_empty()),
+        config_map_ref: config_map_ref
+            .as_ref()
+            .map(|named| ConfigMapEnvSource { name: named.name.clone(), optional: named.optional }),
+        secret_ref: secret_ref
+            .as_ref()
+            .map(|named| SecretEnvSource { name: named.name.clone(), optional: named.optional }),
     }
 }
 
