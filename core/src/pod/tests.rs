@@ -252,6 +252,32 @@ fn what_the_api_server_fills_in_leaves_the_pod_ours() {
     }
 }
 
+/// The same for pods of which users say more. RuntimeClass `gvisor` had an overhead, a selector and a toleration.
+#[test]
+fn what_the_api_server_makes_of_a_users_wishes_leaves_the_pod_ours() {
+    let cases = [
+        (pod_with_session(WITH_IMAGE), include_str!("stored/with_image.json")),
+        (pod(WITH_HOST_NAMESPACES, false), include_str!("stored/with_host_namespaces.json")),
+        (pod(WITH_TEMPLATE, true), include_str!("stored/with_template.json")),
+    ];
+    for (ours, stored) in cases {
+        assert_eq!(pod_difference(&ours, &serde_json::from_str(stored).unwrap()), None);
+    }
+    let ours = pod_with_session(WITH_IMAGE);
+    for (from, to, difference) in [
+        ("\"name\": \"copy-runner\"", "\"name\": \"copy-evil\"", "spec.initContainers[0].name differs"),
+        ("\"memory\": \"1Gi\"", "\"memory\": \"2Gi\"", "spec.containers[0].resources.limits.memory differs"),
+        ("scriptrunner-runner", "sh", "spec.containers[0].command differs"),
+        ("\"name\": \"registry\"", "\"name\": \"other\"", "spec.imagePullSecrets[0].name differs"),
+    ] {
+        let stored = include_str!("stored/with_image.json");
+        assert!(stored.contains(from), "{from}");
+        let theirs: Pod = serde_json::from_str(&stored.replace(from, to)).unwrap();
+        let found = pod_difference(&ours, &theirs).unwrap();
+        assert!(found.starts_with(difference.trim_end_matches(" differs")), "{found}");
+    }
+}
+
 #[test]
 fn runner_is_told_what_exit_codes_mean_and_another_meaning_is_another_shape() {
     let told = |exit_codes: &str| {
