@@ -301,6 +301,7 @@ fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
         "minimum": 0,
+        "maximum": 1_000_000_000_000_000_000_u64,
         "maxLength": 32,
         "pattern": QUANTITY,
     })
@@ -314,7 +315,7 @@ const QUANTITY: &str =
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Given {
-    Number(u64),
+    Number(i64),
     Text(String),
 }
 
