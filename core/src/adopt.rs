@@ -8,8 +8,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::quantity;
+
 /// Parts of a pod's spec that the API server, admission plugins or the scheduler fill in.
-const FILLED_POD_FIELDS: [&str; 12] = [
+const FILLED_POD_FIELDS: [&str; 13] = [
     "dnsPolicy",
     "schedulerName",
     "serviceAccount",
@@ -18,6 +20,7 @@ const FILLED_POD_FIELDS: [&str; 12] = [
     "priorityClassName",
     "preemptionPolicy",
     "nodeName",
+    "nodeSelector",
     "tolerations",
     "imagePullSecrets",
     "overhead",
@@ -34,12 +37,10 @@ pub fn pod_difference(ours: &Pod, theirs: &Pod) -> Option<String> {
         .or_else(|| subset_difference("spec", &our_spec, &their_spec))
         .or_else(|| surplus("spec", &our_spec, &their_spec, &FILLED_POD_FIELDS))
         .or_else(|| {
-            surplus(
-                "spec.containers[0]",
-                &our_spec["containers"][0],
-                &their_spec["containers"][0],
-                &FILLED_CONTAINER_FIELDS,
-            )
+            ["initContainers", "containers"].into_iter().find_map(|kind| {
+                let (ours, theirs) = (&our_spec[kind][0], &their_spec[kind][0]);
+                surplus(&format!("spec.{kind}[0]"), ours, theirs, &FILLED_CONTAINER_FIELDS)
+            })
         })
 }
 
@@ -82,8 +83,16 @@ fn subset_difference(path: &str, ours: &Value, theirs: &Value) -> Option<String>
                 subset_difference(&format!("{path}[{index}]"), ours, theirs)
             })
         }
+        // The API server writes quantities in its own way: 1024Mi becomes 1Gi.
+        (Value::String(ours), Value::String(theirs)) if is_quantity(path) => {
+            (!quantity::is_same(ours, theirs)).then(|| format!("{path} differs"))
+        }
         (ours, theirs) => (ours != theirs).then(|| format!("{path} differs")),
     }
+}
+
+fn is_quantity(path: &str) -> bool {
+    path.ends_with(".sizeLimit") || path.contains(".resources.")
 }
 
 /// The first key of `theirs` that we did not set and that nobody but its maker sets.

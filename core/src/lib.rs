@@ -7,6 +7,7 @@ pub mod names;
 pub mod observed;
 pub mod plan;
 pub mod pod;
+mod quantity;
 pub mod results;
 pub mod status;
 pub mod validate;

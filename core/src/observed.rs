@@ -294,7 +294,9 @@ pub struct PodFacts {
     /// Who ends it before its time, by the reason of its condition `DisruptionTarget`, for example `EvictionByEvictionAPI`; empty
     /// if nobody does, or if they let it live after all.
     pub disruption: String,
-    /// The runner's container.
+    /// How the container failed that puts the runner beside an image of the user's; empty if it did not.
+    pub init_failure: String,
+    /// The runner's container; what it waits for is what its pod waits for.
     pub container: ContainerFacts,
 }
 
@@ -407,6 +409,9 @@ impl PodFacts {
         let container = status
             .and_then(|status| status.container_statuses.as_ref())
             .and_then(|statuses| statuses.iter().find(|status| status.name == labels::CONTAINER));
+        let init = status
+            .and_then(|status| status.init_container_statuses.as_ref())
+            .and_then(|statuses| statuses.iter().find(|status| status.name == labels::INIT_CONTAINER));
         Some(Self {
             namespace: metadata.namespace.clone()?,
             name: metadata.name.clone()?,
@@ -444,7 +449,13 @@ impl PodFacts {
             message: status.and_then(|status| status.message.clone()).unwrap_or_default(),
             disruption: status.and_then(disruption).unwrap_or_default(),
             started: container.and_then(started),
-            container: container.map_or(ContainerFacts::Absent, ContainerFacts::of),
+            init_failure: init.and_then(init_failure).unwrap_or_default(),
+            container: match container.map_or(ContainerFacts::Absent, ContainerFacts::of) {
+                waiting @ (ContainerFacts::Absent | ContainerFacts::Waiting { .. }) => {
+                    init.and_then(init_waiting).or_else(|| status.and_then(unscheduled)).unwrap_or(waiting)
+                }
+                begun @ (ContainerFacts::Running | ContainerFacts::Terminated { .. }) => begun,
+            },
         })
     }
 
@@ -481,6 +492,43 @@ fn disruption(status: &PodStatus) -> Option<String> {
     let is_target =
         |condition: &&PodCondition| condition.type_ == "DisruptionTarget" && condition.status == "True";
     status.conditions.as_ref()?.iter().find(is_target)?.reason.clone()
+}
+
+/// What keeps the runner from being copied beside the user's image.
+fn init_waiting(status: &ContainerStatus) -> Option<ContainerFacts> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let (reason, message) =
+        (waiting.reason.clone().unwrap_or_default(), waiting.message.as_deref().unwrap_or_default());
+    // What every container waits for at first says nothing of this one.
+    let message = if message.is_empty() {
+        String::new()
+    } else {
+        format!("container {:?}: {message}", labels::INIT_CONTAINER)
+    };
+    (reason != "PodInitializing").then_some(ContainerFacts::Waiting { reason, message })
+}
+
+fn init_failure(status: &ContainerStatus) -> Option<String> {
+    let terminated = status.state.as_ref()?.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
+    let (name, code) = (labels::INIT_CONTAINER, terminated.exit_code);
+    let reason = terminated.reason.as_deref().unwrap_or_default();
+    // Nobody saw this end, because the node went down.
+    if reason.ends_with("Unknown") {
+        return None;
+    }
+    let message = terminated.message.as_deref().unwrap_or_default().trim();
+    Some(format!("container {name:?} ended with exit code {code} ({reason}): {message}"))
+}
+
+/// What the scheduler says of a pod that it can place nowhere, for example which claim there is not.
+fn unscheduled(status: &PodStatus) -> Option<ContainerFacts> {
+    let is_about =
+        |condition: &&PodCondition| condition.type_ == "PodScheduled" && condition.status == "False";
+    let condition = status.conditions.as_ref()?.iter().find(is_about)?;
+    Some(ContainerFacts::Waiting {
+        reason: condition.reason.clone()?,
+        message: condition.message.clone().unwrap_or_default(),
+    })
 }
 
 fn started(status: &ContainerStatus) -> Option<Timestamp> {

@@ -231,6 +231,16 @@ fn not_started(pod: &PodFacts, beside: Beside<'_>) -> PodState {
         };
     }
     if pod.phase == "Failed" {
+        // Who ends a pod ends this container too, and that says nothing of it.
+        let is_left_alone = pod.disruption.is_empty() && pod.reason.is_empty() && !pod.deleting;
+        if !pod.init_failure.is_empty() && is_left_alone {
+            let text = format!("the runner could not be put beside the image: {}", pod.init_failure);
+            return ended(Outcome {
+                lost_executions: 0,
+                unseen: false,
+                ..Outcome::failed(NodeReason::ContainerNotStarted, text)
+            });
+        }
         let message = if pod.message.is_empty() {
             pod.reason.clone()
         } else {
@@ -238,6 +248,7 @@ fn not_started(pod: &PodFacts, beside: Beside<'_>) -> PodState {
         };
         // Evictions and deletions by controllers say nothing against the node; everything else is the kubelet's refusal.
         let refused = pod.disruption.is_empty()
+            && !pod.reason.is_empty()
             && !matches!(
                 pod.reason.as_str(),
                 "Evicted" | "Preempting" | "Terminated" | "Shutdown" | "NodeShutdown" | "NodeLost"

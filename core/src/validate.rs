@@ -2,8 +2,11 @@
 //! the rule, so everything that later steps rely on is checked here again. Pure.
 
 pub(crate) mod attempts;
+mod inputs;
+mod pod_parts;
 pub mod sources;
 pub(crate) mod targets;
+mod volumes;
 
 use scriptrunner_api::{
     digest::sha256_hex,
@@ -11,14 +14,16 @@ use scriptrunner_api::{
     pinned::{Inputs, PinnedSpec},
     reason::ConditionReason,
     v1alpha1::{
-        DEFAULT_HISTORY_LIMIT, DEFAULT_OUTPUT_LIMIT_BYTES, DEFAULT_POD_START_DEADLINE_SECONDS,
-        DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, DesiredExecution, MAX_RUNNER_IDLE_SECONDS,
-        MAX_SCRIPT_BYTES, Mode, PodCleanupPolicy, ScriptRunnerSpec, UpdatePolicy,
+        DEFAULT_HISTORY_LIMIT, DEFAULT_INSTALL_TIMEOUT_SECONDS, DEFAULT_OUTPUT_LIMIT_BYTES,
+        DEFAULT_POD_START_DEADLINE_SECONDS, DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, DesiredExecution, Keep,
+        MAX_INSTALL_TIMEOUT_SECONDS, MAX_RUNNER_IDLE_SECONDS, MAX_SCRIPT_BYTES, Mode, OutputTruncation,
+        Placement, PodCleanupPolicy, ScriptRunnerSpec, UpdatePolicy,
     },
 };
 
 pub use self::{
     attempts::{Attempts, ValidExitCodes, ValidRerun},
+    pod_parts::{PodParts, SAFE_TO_EVICT},
     sources::{Source, Sources},
     targets::{Matching, NodeCount, Targets},
 };
@@ -34,6 +39,8 @@ pub struct ValidRun {
     pub inputs: Inputs,
     /// Where it runs.
     pub targets: Targets,
+    /// What pods are made of beside what runs.
+    pub parts: PodParts,
     /// How long things may take and how much is kept.
     pub limits: Limits,
     /// How many nodes may be busy at once; none is all.
@@ -64,6 +71,22 @@ impl ValidRun {
             inputs: pinned.inputs.clone(),
             ..self.clone()
         }
+    }
+
+    /// Whether its pods go through the scheduler from the start. Only the scheduler finds a node's part of a claim.
+    pub fn is_by_scheduler(&self) -> bool {
+        self.pinned.placement == Placement::Scheduler
+            || self
+                .pinned
+                .volumes
+                .iter()
+                .any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())
+    }
+
+    /// Whether anything is installed before the script runs.
+    pub fn installs(&self) -> bool {
+        let has_inline_metadata = || self.inputs.script.lines().any(|line| line.starts_with("# /// script"));
+        !self.pinned.pip.is_empty() || !self.pinned.packages.is_empty() || has_inline_metadata()
     }
 }
 
@@ -105,6 +128,10 @@ pub struct Limits {
     pub stdout_bytes: u32,
     /// Bytes of stderr kept per execution.
     pub stderr_bytes: u32,
+    /// Which part of an output that is longer is kept.
+    pub truncation: OutputTruncation,
+    /// How long all installing in a pod may take.
+    pub install_seconds: u32,
 }
 
 /// Why a spec is not run: the user's to mend.
@@ -125,6 +152,8 @@ pub fn validate(spec: &ScriptRunnerSpec, sources: &Sources) -> Result<ValidRun, 
     check_script(spec)?;
     check_mode(spec)?;
     check_pace(spec)?;
+    inputs::check(spec)?;
+    volumes::check(spec)?;
     let inputs = sources::inputs(spec, sources)?;
     let pinned = PinnedSpec::of(spec, &inputs);
     Ok(ValidRun {
@@ -132,6 +161,7 @@ pub fn validate(spec: &ScriptRunnerSpec, sources: &Sources) -> Result<ValidRun, 
         pinned,
         inputs,
         targets: Targets::of(spec)?,
+        parts: PodParts::of(spec)?,
         limits: limits(spec)?,
         parallelism: NodeCount::of("parallelism", spec.parallelism.as_ref(), 1)?,
         max_failures: NodeCount::of("maxFailures", spec.max_failures.as_ref(), 0)?,
@@ -165,11 +195,6 @@ fn check_script(spec: &ScriptRunnerSpec) -> Result<(), Refusal> {
             "env {name:?}: names that start with {} are set by the runner",
             labels::ENV_PREFIX
         ));
-    }
-    if let Some(requirement) =
-        spec.dependencies.iter().flat_map(|d| &d.pip).find(|r| r.is_empty() || r.starts_with('-'))
-    {
-        return invalid(format!("dependencies.pip: {requirement:?} is an option, not a requirement"));
     }
     if spec.interpreter.as_ref().is_some_and(|interpreter| interpreter.first().is_none_or(String::is_empty)) {
         return invalid("interpreter is empty; name a program or remove the field");
@@ -238,7 +263,18 @@ fn limits(spec: &ScriptRunnerSpec) -> Result<Limits, Refusal> {
             "runnerIdleSeconds is {seconds}, it must be from 0 to {MAX_RUNNER_IDLE_SECONDS}"
         ));
     }
+    let dependencies = spec.dependencies.clone().unwrap_or_default();
+    let install_seconds = dependencies.install_timeout_seconds.unwrap_or(DEFAULT_INSTALL_TIMEOUT_SECONDS);
+    if !(1..=MAX_INSTALL_TIMEOUT_SECONDS).contains(&install_seconds) {
+        return invalid(format!(
+            "dependencies.installTimeoutSeconds is {install_seconds}, it must be from 1 to {MAX_INSTALL_TIMEOUT_SECONDS}"
+        ));
+    }
     let output = spec.output.clone().unwrap_or_default();
+    let kept = |limit: Option<u32>| match output.keep.unwrap_or_default() {
+        Keep::Full => limit.unwrap_or(DEFAULT_OUTPUT_LIMIT_BYTES),
+        Keep::DigestOnly => 0,
+    };
     Ok(Limits {
         execution_deadline_seconds: spec.execution_deadline_seconds,
         grace_seconds: spec
@@ -247,8 +283,10 @@ fn limits(spec: &ScriptRunnerSpec) -> Result<Limits, Refusal> {
         start_deadline_seconds: spec.pod_start_deadline_seconds.unwrap_or(DEFAULT_POD_START_DEADLINE_SECONDS),
         idle_seconds: spec.runner_idle_seconds.unwrap_or(0),
         history,
-        stdout_bytes: output.stdout_limit_bytes.unwrap_or(DEFAULT_OUTPUT_LIMIT_BYTES),
-        stderr_bytes: output.stderr_limit_bytes.unwrap_or(DEFAULT_OUTPUT_LIMIT_BYTES),
+        stdout_bytes: kept(output.stdout_limit_bytes),
+        stderr_bytes: kept(output.stderr_limit_bytes),
+        truncation: output.truncation.unwrap_or_default(),
+        install_seconds,
     })
 }
 

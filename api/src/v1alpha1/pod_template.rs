@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// When the image is pulled: `IfNotPresent` (the default), `Always`, or `Never`. A change applies to pods that are made
 /// later.
@@ -49,11 +49,11 @@ pub struct SecretRef {
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// What the node sets aside, by name of the resource, for example `cpu: 100m`. At most 16.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "given_quantities")]
     #[schemars(schema_with = "quantities")]
     pub requests: BTreeMap<String, Quantity>,
     /// What may be used at most, by name of the resource, for example `memory: 512Mi`. At most 16.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "given_quantities")]
     #[schemars(schema_with = "quantities")]
     pub limits: BTreeMap<String, Quantity>,
 }
@@ -192,7 +192,7 @@ pub struct EmptyDirVolume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub medium: Option<EmptyDirMedium>,
     /// How much it may hold, for example `1Gi`; default: no limit of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given_quantity")]
     #[schemars(schema_with = "quantity")]
     pub size_limit: Option<Quantity>,
 }
@@ -300,6 +300,8 @@ pub struct VolumeMount {
 fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
+        "minimum": 0,
+        "maximum": 1_000_000_000_000_000_000_u64,
         "maxLength": 32,
         "pattern": QUANTITY,
     })
@@ -308,6 +310,34 @@ fn quantity(_: &mut SchemaGenerator) -> Schema {
 /// As `resource.Quantity` of Kubernetes is written, without a sign.
 const QUANTITY: &str =
     r"^[+]?([0-9]+|[0-9]+\.[0-9]*|[0-9]*\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][-+]?[0-9]+))?$";
+
+/// A quantity as users write it: `cpu: 1` is as good as `cpu: "1"`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Given {
+    Number(i64),
+    Text(String),
+}
+
+impl From<Given> for Quantity {
+    fn from(given: Given) -> Self {
+        match given {
+            Given::Number(number) => Self(number.to_string()),
+            Given::Text(text) => Self(text),
+        }
+    }
+}
+
+fn given_quantity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Quantity>, D::Error> {
+    Ok(Option::<Given>::deserialize(deserializer)?.map(Quantity::from))
+}
+
+fn given_quantities<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Quantity>, D::Error> {
+    let given = BTreeMap::<String, Given>::deserialize(deserializer)?;
+    Ok(given.into_iter().map(|(name, given)| (name, given.into())).collect())
+}
 
 fn quantities(generator: &mut SchemaGenerator) -> Schema {
     let quantity = quantity(generator);
@@ -322,4 +352,20 @@ fn pod_labels(_: &mut SchemaGenerator) -> Schema {
 
 fn pod_annotations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "maxProperties": 32, "additionalProperties": {"type": "string", "maxLength": 4096}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantity_may_be_a_number() {
+        let resources: Resources =
+            serde_json::from_str(r#"{"requests": {"cpu": 1}, "limits": {"cpu": "1", "memory": "1Gi"}}"#)
+                .unwrap();
+        assert_eq!(resources.requests["cpu"], resources.limits["cpu"]);
+        assert_eq!(serde_json::to_value(&resources.requests).unwrap(), serde_json::json!({"cpu": "1"}));
+        let empty: EmptyDirVolume = serde_json::from_str(r#"{"sizeLimit": 1000}"#).unwrap();
+        assert_eq!(empty.size_limit, Some(Quantity("1000".to_owned())));
+    }
 }

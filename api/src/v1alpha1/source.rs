@@ -19,7 +19,7 @@ pub struct ScriptFrom {
     /// SHA-256 that the script must have, 64 lower-case hexadecimal digits; required in a privileged mode. Another
     /// content is not run: the condition `Accepted` is `False` with reason `InputChanged`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"))]
+    #[schemars(length(max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub sha256: Option<String>,
 }
 
@@ -33,7 +33,7 @@ pub struct TrustedCA {
     /// SHA-256 that the certificates must have, 64 lower-case hexadecimal digits; required in a privileged mode. Another
     /// content is not used: the condition `Accepted` is `False` with reason `InputChanged`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"))]
+    #[schemars(length(max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub sha256: Option<String>,
 }
 

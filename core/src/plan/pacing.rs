@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scriptrunner_api::{
     reason::NodeReason,
-    v1alpha1::{NodeState, NodeStatus, Placement},
+    v1alpha1::{NodeState, NodeStatus},
 };
 
 use super::{
@@ -308,8 +308,7 @@ fn target(
             .map(|time| time.0.as_second()),
         remaining: run.pinned.executions().map(|total| total.saturating_sub(node_entry.serial).max(1)),
         failures_before: node_entry.failures,
-        by_scheduler: run.pinned.placement == Placement::Scheduler
-            || entry::reason(node_entry) == Some(NodeReason::PodRefused),
+        by_scheduler: run.is_by_scheduler() || entry::reason(node_entry) == Some(NodeReason::PodRefused),
         shape: warm.map(|warm| warm.shape.clone()),
     }
 }

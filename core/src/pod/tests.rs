@@ -1,5 +1,8 @@
 //! One snapshot per shape of pod: a changed line here is a changed pod on every node of every user.
 
+use k8s_openapi::api::core::v1::VolumeProjection;
+use serde_json::json;
+
 use super::*;
 use crate::{
     adopt::pod_difference,
@@ -108,6 +111,123 @@ fn privileged_pod_with_the_host_and_a_session() {
     ));
 }
 
+/// The specs whose pods the API server has seen, and what it returned.
+const WITH_IMAGE: &str = "{script: x, nodeLabelSelector: {}, image: 'python:3.13', imagePullPolicy: Always, imagePullSecrets: [{name: registry}], resources: {requests: {cpu: 50m}, limits: {cpu: '0.5', memory: 1024Mi}}, envFrom: [{configMapRef: {name: settings}}, {prefix: P_, secretRef: {name: keys, optional: true}}], env: [{name: EMPTY, value: ''}], dependencies: {installTimeoutSeconds: 60}, output: {truncation: Head, keep: DigestOnly}}";
+const WITH_HOST_NAMESPACES: &str = "{script: x, nodeLabelSelector: {}, mode: Privileged, parallelism: 1, executionDeadlineSeconds: 9, hostPID: true, hostNetwork: true, hostIPC: true}";
+const WITH_TEMPLATE: &str = "{script: x, nodeLabelSelector: {}, podTemplate: {labels: {team: a, sidecar.istio.io/inject: 'true'}, annotations: {example.com/note: b, cluster-autoscaler.kubernetes.io/safe-to-evict: 'false'}, priorityClassName: low, runtimeClassName: gvisor, volumes: [{name: settings, configMap: {name: c, items: [{key: k, path: a/b, mode: 256}], defaultMode: 292}}, {name: keys, secret: {secretName: s, optional: false}}, {name: scratch, emptyDir: {medium: Memory, sizeLimit: 1024Mi}}, {name: shared, persistentVolumeClaim: {claimName: p, readOnly: false}}, {name: big, ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], storageClassName: fast, resources: {requests: {storage: 1024Gi}}}}}}], volumeMounts: [{name: settings, mountPath: /etc/settings, readOnly: true}, {name: keys, mountPath: /keys, readOnly: false, subPath: a}, {name: scratch, mountPath: /tmp/scratch}, {name: shared, mountPath: /shared}, {name: big, mountPath: /big}]}}";
+
+#[test]
+fn normal_pod_with_an_image_of_the_user() {
+    insta::assert_yaml_snapshot!(pod_with_session(WITH_IMAGE));
+}
+
+#[test]
+fn privileged_pod_in_the_namespaces_of_the_host() {
+    insta::assert_yaml_snapshot!(pod(WITH_HOST_NAMESPACES, false));
+}
+
+#[test]
+fn normal_pod_with_a_template() {
+    insta::assert_yaml_snapshot!(pod(WITH_TEMPLATE, true));
+}
+
+#[test]
+fn what_a_user_states_of_a_resource_replaces_its_default() {
+    for (stated, requests, limits) in [
+        (
+            "{}",
+            json!({"memory": "256Mi", "ephemeral-storage": "1Gi"}),
+            json!({"memory": "256Mi", "ephemeral-storage": "1Gi"}),
+        ),
+        // No default limit, which could be below it.
+        (
+            "{requests: {memory: 1Gi}}",
+            json!({"memory": "1Gi", "ephemeral-storage": "1Gi"}),
+            json!({"ephemeral-storage": "1Gi"}),
+        ),
+        // The API server fills in the request.
+        (
+            "{limits: {memory: 64Mi, cpu: 1}}",
+            json!({"ephemeral-storage": "1Gi"}),
+            json!({"memory": "64Mi", "cpu": "1", "ephemeral-storage": "1Gi"}),
+        ),
+        (
+            "{requests: {ephemeral-storage: 0}, limits: {memory: 1Gi}}",
+            json!({"ephemeral-storage": "0"}),
+            json!({"memory": "1Gi"}),
+        ),
+    ] {
+        let spec = format!("{{script: x, nodeLabelSelector: {{}}, image: a, resources: {stated}}}");
+        let spec = pod(&spec, false).spec.unwrap();
+        for container in spec.containers.iter().chain(&spec.init_containers.unwrap()) {
+            let resources = container.resources.clone().unwrap();
+            assert_eq!(serde_json::to_value(resources.requests).unwrap(), requests, "{stated}");
+            assert_eq!(serde_json::to_value(resources.limits).unwrap(), limits, "{stated}");
+        }
+    }
+}
+
+#[test]
+fn whatever_pods_that_stay_are_made_of_is_their_shape() {
+    let shape = |more: &str| {
+        let spec = format!("{{script: x, nodeLabelSelector: {{}}, runnerIdleSeconds: 9{more}}}");
+        pod_with_session(&spec).metadata.annotations.unwrap()[labels::SHAPE].clone()
+    };
+    let plain = shape("");
+    for more in [
+        "image: a",
+        "imagePullPolicy: Never",
+        "imagePullSecrets: [{name: a}]",
+        "resources: {limits: {memory: 1Gi}}",
+        "envFrom: [{secretRef: {name: a}}]",
+        "podTemplate: {labels: {a: b}}",
+        "podTemplate: {annotations: {a: b}}",
+        "podTemplate: {priorityClassName: a}",
+        "podTemplate: {runtimeClassName: a}",
+        "podTemplate: {volumes: [{name: a, emptyDir: {}}]}",
+        "dependencies: {installTimeoutSeconds: 60}",
+        "output: {truncation: Head}",
+    ] {
+        assert_ne!(shape(&format!(", {more}")), plain, "{more}");
+    }
+    for more in ["output: {keep: DigestOnly}", "output: {groupBy: ExitCode}", "args: [a]"] {
+        assert_eq!(shape(&format!(", {more}")), plain, "{more}");
+    }
+}
+
+#[test]
+fn claims_are_placed_by_the_scheduler_from_the_start() {
+    for (volume, is_by_scheduler) in [
+        ("emptyDir: {}", false),
+        ("persistentVolumeClaim: {claimName: a}", true),
+        (
+            "ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1}}}}}",
+            true,
+        ),
+    ] {
+        let spec = format!(
+            "{{script: x, nodeLabelSelector: {{}}, podTemplate: {{volumes: [{{name: a, {volume}}}]}}}}"
+        );
+        let valid = validate(&object(&spec).spec, &Sources::default()).unwrap();
+        assert_eq!(valid.is_by_scheduler(), is_by_scheduler, "{volume}");
+    }
+}
+
+#[test]
+fn what_installs_has_its_time_on_top() {
+    for (what, seconds) in [
+        ("script: x", 19),
+        ("script: x, dependencies: {pip: [six]}", 619),
+        ("script: x, runAs: Root, dependencies: {packages: [jq], installTimeoutSeconds: 60}", 79),
+        ("script: \"#!/usr/bin/env python3\\n# /// script\\n# ///\"", 619),
+        ("script: \"echo '# /// script'\"", 19),
+    ] {
+        let spec = format!("{{{what}, nodeLabelSelector: {{}}, executionDeadlineSeconds: 9}}");
+        let valid = validate(&object(&spec).spec, &Sources::default()).unwrap();
+        assert_eq!(longest_seconds(&valid, 1, Some(1)), Some(seconds), "{what}");
+    }
+}
+
 /// What a real API server (1.36) returns for two of these pods: `kubectl create --dry-run=server -o json`.
 #[test]
 fn what_the_api_server_fills_in_leaves_the_pod_ours() {
@@ -129,6 +249,32 @@ fn what_the_api_server_fills_in_leaves_the_pod_ours() {
         let token = volumes.iter_mut().find_map(|volume| volume.projected.as_mut()).unwrap();
         token.sources.get_or_insert_default().push(VolumeProjection::default());
         assert!(pod_difference(&pod_with_session(spec), &with_secret).unwrap().contains("sources"));
+    }
+}
+
+/// The same for pods of which users say more. RuntimeClass `gvisor` had an overhead, a selector and a toleration.
+#[test]
+fn what_the_api_server_makes_of_a_users_wishes_leaves_the_pod_ours() {
+    let cases = [
+        (pod_with_session(WITH_IMAGE), include_str!("stored/with_image.json")),
+        (pod(WITH_HOST_NAMESPACES, false), include_str!("stored/with_host_namespaces.json")),
+        (pod(WITH_TEMPLATE, true), include_str!("stored/with_template.json")),
+    ];
+    for (ours, stored) in cases {
+        assert_eq!(pod_difference(&ours, &serde_json::from_str(stored).unwrap()), None);
+    }
+    let ours = pod_with_session(WITH_IMAGE);
+    for (from, to, difference) in [
+        ("\"name\": \"copy-runner\"", "\"name\": \"copy-evil\"", "spec.initContainers[0].name differs"),
+        ("\"memory\": \"1Gi\"", "\"memory\": \"2Gi\"", "spec.containers[0].resources.limits.memory differs"),
+        ("scriptrunner-runner", "sh", "spec.containers[0].command differs"),
+        ("\"name\": \"registry\"", "\"name\": \"other\"", "spec.imagePullSecrets[0].name differs"),
+    ] {
+        let stored = include_str!("stored/with_image.json");
+        assert!(stored.contains(from), "{from}");
+        let theirs: Pod = serde_json::from_str(&stored.replace(from, to)).unwrap();
+        let found = pod_difference(&ours, &theirs).unwrap();
+        assert!(found.starts_with(difference.trim_end_matches(" differs")), "{found}");
     }
 }
 

@@ -31,6 +31,7 @@ fn pod(container: ContainerFacts) -> PodFacts {
         reason: String::new(),
         message: String::new(),
         disruption: String::new(),
+        init_failure: String::new(),
         container,
     }
 }
@@ -455,5 +456,77 @@ fn start_failures_are_named_by_what_the_container_waits_for() {
         ("", NodeReason::StartDeadlineExceeded),
     ] {
         assert_eq!(start_failure(waiting), reason, "{waiting}");
+    }
+}
+
+#[test]
+fn a_runner_that_cannot_be_put_beside_the_image_is_the_nodes_end_unless_somebody_ended_the_pod() {
+    let failed = PodFacts {
+        phase: "Failed".into(),
+        init_failure: "container \"copy-runner\" ended with exit code 1 (Error): no space left".into(),
+        ..pod(ContainerFacts::Waiting { reason: "PodInitializing".into(), message: String::new() })
+    };
+    let PodState::Ended(outcome) = pod_state(&failed, Beside::default()) else { panic!() };
+    assert_eq!((outcome.state, outcome.reason), (NodeState::Failed, Some(NodeReason::ContainerNotStarted)));
+    assert_eq!(outcome.lost_executions, 0);
+    assert!(
+        outcome.message.ends_with("ended with exit code 1 (Error): no space left"),
+        "{}",
+        outcome.message
+    );
+    for ended in [
+        PodFacts { deleting: true, ..failed.clone() },
+        PodFacts { reason: "Evicted".into(), ..failed.clone() },
+        PodFacts { disruption: "EvictionByEvictionAPI".into(), ..failed.clone() },
+    ] {
+        let PodState::NeverStarted(never) = pod_state(&ended, Beside::default()) else { panic!() };
+        assert!(!never.refused, "{ended:?}");
+    }
+}
+
+#[test]
+fn a_pod_waits_for_what_its_init_container_or_the_scheduler_waits_for() {
+    let facts = |status: serde_json::Value| {
+        let metadata = serde_json::json!({"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "1"});
+        let pod = serde_json::json!({"metadata": metadata, "spec": {"containers": []}, "status": status});
+        let marks = self::pod(ContainerFacts::Absent).marks();
+        PodFacts::with_marks(&serde_json::from_value(pod).unwrap(), &marks).unwrap()
+    };
+    let of = |name: &str, state: serde_json::Value| serde_json::json!([{"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}]);
+    let initializing = of("runner", serde_json::json!({"waiting": {"reason": "PodInitializing"}}));
+    let waiting = |status| match facts(status).container {
+        ContainerFacts::Waiting { reason, message } => (reason, message),
+        other => panic!("{other:?}"),
+    };
+    let pulling = of(
+        "copy-runner",
+        serde_json::json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}),
+    );
+    let (reason, message) = waiting(
+        serde_json::json!({"phase": "Pending", "initContainerStatuses": pulling, "containerStatuses": initializing}),
+    );
+    assert_eq!(start_failure(&reason), NodeReason::ImagePullFailed);
+    assert_eq!(message, "container \"copy-runner\": no such image");
+    let (reason, message) = waiting(serde_json::json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "claim \"a\" not found"}]}));
+    assert_eq!((reason.as_str(), message.as_str()), ("Unschedulable", "claim \"a\" not found"));
+    let copied = of("copy-runner", serde_json::json!({"terminated": {"exitCode": 0, "reason": "Completed"}}));
+    let user = of(
+        "runner",
+        serde_json::json!({"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"s\" not found"}}),
+    );
+    let (reason, message) = waiting(
+        serde_json::json!({"phase": "Pending", "initContainerStatuses": copied, "containerStatuses": user}),
+    );
+    assert_eq!(start_failure(&reason), NodeReason::ContainerNotStarted);
+    assert_eq!(message, "secret \"s\" not found");
+    for (reason, failure) in [
+        ("OOMKilled", "container \"copy-runner\" ended with exit code 137 (OOMKilled): "),
+        ("ContainerStatusUnknown", ""),
+    ] {
+        let state = serde_json::json!({"terminated": {"exitCode": 137, "reason": reason}});
+        let status =
+            serde_json::json!({"phase": "Failed", "initContainerStatuses": of("copy-runner", state)});
+        assert_eq!(facts(status).init_failure, failure);
     }
 }

@@ -8,6 +8,8 @@ use scriptrunner_api::v1alpha1::{
 
 use super::*;
 
+mod pods;
+
 fn spec(yaml: &str) -> ScriptRunnerSpec {
     serde_saphyr::from_str(yaml).unwrap()
 }
@@ -24,7 +26,9 @@ fn plain_spec_gets_every_default() {
             idle_seconds: 0,
             history: 5,
             stdout_bytes: 4096,
-            stderr_bytes: 4096
+            stderr_bytes: 4096,
+            truncation: OutputTruncation::Tail,
+            install_seconds: 600,
         }
     );
     assert_eq!((run.parallelism, run.max_failures), (None, None));

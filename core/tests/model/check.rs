@@ -96,8 +96,10 @@ impl World {
     /// The inputs that the pod mounts are there.
     fn check_inputs(&self, pod: &Pod) -> Result<(), String> {
         let volumes = pod.spec.as_ref().unwrap().volumes.as_ref().unwrap();
-        let input =
-            volumes.iter().find(|volume| volume.name == "input").and_then(|input| input.config_map.as_ref());
+        let input = volumes
+            .iter()
+            .find(|volume| volume.name == "scriptrunner-input")
+            .and_then(|input| input.config_map.as_ref());
         let name = &input.unwrap().name;
         demand(self.server.config_maps.contains_key(name), || {
             format!("a pod is created before its inputs: {name} is not there")

@@ -136,7 +136,7 @@ impl Machine {
     /// Starts the container, if its inputs can be mounted.
     fn start(&mut self, pod: &Pod, server: &mut ApiServer, ledger: &mut Ledger) -> bool {
         let volumes = pod.spec.as_ref().unwrap().volumes.as_ref().unwrap();
-        let input = &volumes.iter().find(|volume| volume.name == "input").unwrap().config_map;
+        let input = &volumes.iter().find(|volume| volume.name == "scriptrunner-input").unwrap().config_map;
         let Some(data) =
             server.config_maps.get(&input.as_ref().unwrap().name).and_then(|map| map.data.clone())
         else {

@@ -198,6 +198,7 @@ struct PodStatusPart {
     reason: Option<String>,
     message: Option<String>,
     conditions: Option<Vec<PodConditionPart>>,
+    init_container_statuses: Option<Vec<ContainerPart>>,
     container_statuses: Option<Vec<ContainerPart>>,
 }
 
@@ -207,6 +208,7 @@ struct PodConditionPart {
     type_: Option<String>,
     status: Option<String>,
     reason: Option<String>,
+    message: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -229,14 +231,17 @@ impl From<PodPart> for Pod {
 
 impl From<PodStatusPart> for PodStatus {
     fn from(part: PodStatusPart) -> Self {
-        let PodStatusPart { phase, reason, message, conditions, container_statuses } = part;
+        let PodStatusPart { phase, reason, message, conditions, init_container_statuses, container_statuses } =
+            part;
+        let containers =
+            |all: Vec<ContainerPart>| all.into_iter().map(ContainerStatus::from).collect::<Vec<_>>();
         Self {
             phase,
             reason,
             message,
             conditions: conditions.map(|all| all.into_iter().map(PodCondition::from).collect()),
-            container_statuses: container_statuses
-                .map(|all| all.into_iter().map(ContainerStatus::from).collect()),
+            init_container_statuses: init_container_statuses.map(containers),
+            container_statuses: container_statuses.map(containers),
             ..Self::default()
         }
     }
@@ -244,11 +249,12 @@ impl From<PodStatusPart> for PodStatus {
 
 impl From<PodConditionPart> for PodCondition {
     fn from(part: PodConditionPart) -> Self {
-        let PodConditionPart { type_, status, reason } = part;
+        let PodConditionPart { type_, status, reason, message } = part;
         Self {
             type_: type_.unwrap_or_default(),
             status: status.unwrap_or_default(),
             reason,
+            message,
             ..Self::default()
         }
     }

@@ -1,13 +1,14 @@
 //! Which specs the real API server refuses, with which words, and which it accepts: the sentence is all that its user gets.
 
 mod attempts;
+mod pods;
 
 use std::{collections::BTreeSet, fs};
 
 use http::Method;
 use kube::Client;
 use scriptrunner_api::v1alpha1::ScriptRunnerSpec;
-use scriptrunner_core::validate::{Sources, validate};
+use scriptrunner_core::validate::{Source, Sources, validate};
 use scriptrunner_operator::manifests::ROOT;
 use scriptrunner_testcluster::{Error, namespace::in_namespace};
 use serde_json::{Value, json};
@@ -201,7 +202,7 @@ const REFUSED: [(&str, &str); 89] = [
     ),
     (
         "{script: x, nodeNames: [a], dependencies: {pip: [humanize, '--index-url=http://x']}}",
-        "a pip requirement cannot start with '-': options are not requirements; set them in env, for example PIP_INDEX_URL",
+        "a pip requirement cannot start with '-': options are not requirements; use indexURL, extraIndexURLs and trustedCA",
     ),
     ("{script: x, nodeNames: [a], interpreter: []}", "spec.interpreter in body should have at least 1 items"),
     (
@@ -356,7 +357,9 @@ fn object(spec: &Value) -> Value {
 /// Whether the operator takes the spec, as the API server stores it.
 fn operator_takes(stored: &Value) -> bool {
     let spec: ScriptRunnerSpec = serde_json::from_value(stored["spec"].clone()).unwrap();
-    validate(&spec, &Sources::default()).is_ok()
+    // Whatever ConfigMap it names holds an x.
+    let text = Some(Source::Text("x".into()));
+    validate(&spec, &Sources { script: text.clone(), trusted_ca: text }).is_ok()
 }
 
 #[tokio::test]
@@ -364,7 +367,7 @@ async fn each_mistake_is_refused_with_a_sentence() {
     let client = admin().await;
     in_namespace(&client, "refused", &[], async |namespace| {
         let mut wrong = Vec::new();
-        for (spec, words) in REFUSED.into_iter().chain(attempts::REFUSED) {
+        for (spec, words) in REFUSED.into_iter().chain(attempts::REFUSED).chain(pods::REFUSED) {
             let answer = dry_create(&client, &namespace, object(&yaml(spec))).await;
             match refusal(&answer) {
                 Some((400 | 422, _, message)) if message.contains(words) => {}
@@ -406,7 +409,7 @@ async fn what_is_accepted_is_what_the_operator_takes() {
     let client = admin().await;
     in_namespace(&client, "accepted", &[], async |namespace| {
         let mut wrong = Vec::new();
-        for spec in ACCEPTED.into_iter().chain(attempts::ACCEPTED) {
+        for spec in ACCEPTED.into_iter().chain(attempts::ACCEPTED).chain(pods::ACCEPTED) {
             match dry_create(&client, &namespace, object(&yaml(spec))).await {
                 Ok(stored) if operator_takes(&stored) => {}
                 other => wrong.push(format!("{spec}\n  {other:?}")),
@@ -445,7 +448,7 @@ async fn every_sample_is_accepted() {
 #[test]
 fn the_accepted_specs_use_every_field() {
     let mut used = BTreeSet::new();
-    for spec in ACCEPTED.into_iter().chain(attempts::ACCEPTED) {
+    for spec in ACCEPTED.into_iter().chain(attempts::ACCEPTED).chain(pods::ACCEPTED) {
         fields_of_value("spec", &yaml(spec), &mut used);
     }
     let mut known = BTreeSet::new();

@@ -6,8 +6,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSche
 use scriptrunner_api::{all_crds, v1alpha1::ScriptRunnerSpec};
 use serde_json::{Value, json};
 
-use super::toy::{Toy, succeeded};
-use crate::validate::{Sources, spec_hash, validate};
+use super::toy::{Toy, sources_of, succeeded};
+use crate::validate::{spec_hash, validate};
 
 const PAGE: &str = include_str!("../../../../docs/edits.md");
 
@@ -37,12 +37,35 @@ fn properties() -> BTreeMap<String, JSONSchemaProps> {
 
 /// A spec before and after an edit of one field, as changes of `{script: x, nodeLabelSelector: {}}`; null takes a field away.
 /// On a finished run no edit of where it runs brings a further node.
-const EDITS: [(&str, &str, &str); 39] = [
+const EDITS: [(&str, &str, &str); 63] = [
     ("script", "{}", "{script: y}"),
+    (
+        "scriptFrom",
+        "{script: null, scriptFrom: {configMapKeyRef: {name: a, key: k}}}",
+        "{script: null, scriptFrom: {configMapKeyRef: {name: b, key: k}}}",
+    ),
     ("interpreter", "{}", "{interpreter: [sh]}"),
     ("args", "{args: [a]}", "{args: [a, b]}"),
     ("env", "{}", "{env: [{name: A, value: b}]}"),
-    ("dependencies", "{}", "{dependencies: {pip: [six]}}"),
+    ("envFrom", "{}", "{envFrom: [{secretRef: {name: a}}]}"),
+    ("dependencies.pip", "{}", "{dependencies: {pip: [six]}}"),
+    ("dependencies.packages", "{runAs: Root}", "{runAs: Root, dependencies: {packages: [jq]}}"),
+    (
+        "dependencies.indexURL",
+        "{dependencies: {pip: [six]}}",
+        "{dependencies: {pip: [six], indexURL: 'https://a'}}",
+    ),
+    (
+        "dependencies.extraIndexURLs",
+        "{dependencies: {pip: [six]}}",
+        "{dependencies: {pip: [six], extraIndexURLs: ['https://a']}}",
+    ),
+    (
+        "dependencies.trustedCA",
+        "{dependencies: {trustedCA: {configMapKeyRef: {name: a, key: k}}}}",
+        "{dependencies: {trustedCA: {configMapKeyRef: {name: b, key: k}}}}",
+    ),
+    ("dependencies.installTimeoutSeconds", "{}", "{dependencies: {installTimeoutSeconds: 60}}"),
     ("nodeLabelSelector", "{}", "{nodeLabelSelector: {matchLabels: {a: b}}}"),
     (
         "nodeNames",
@@ -66,6 +89,35 @@ const EDITS: [(&str, &str, &str); 39] = [
         "{parallelism: 3, executionDeadlineSeconds: 9, mode: PrivilegedWithHostFS}",
         "{parallelism: 3, executionDeadlineSeconds: 9, mode: PrivilegedWithHostFS, hostFileSystem: {accessMode: ReadOnly}}",
     ),
+    (
+        "hostPID",
+        "{parallelism: 3, executionDeadlineSeconds: 9, mode: Privileged}",
+        "{parallelism: 3, executionDeadlineSeconds: 9, mode: Privileged, hostPID: true}",
+    ),
+    (
+        "hostNetwork",
+        "{parallelism: 3, executionDeadlineSeconds: 9, mode: Privileged}",
+        "{parallelism: 3, executionDeadlineSeconds: 9, mode: Privileged, hostNetwork: true}",
+    ),
+    (
+        "hostIPC",
+        "{parallelism: 3, executionDeadlineSeconds: 9, mode: Privileged}",
+        "{parallelism: 3, executionDeadlineSeconds: 9, mode: Privileged, hostIPC: true}",
+    ),
+    ("image", "{}", "{image: 'python:3'}"),
+    ("imagePullPolicy", "{}", "{imagePullPolicy: Always}"),
+    ("imagePullSecrets", "{}", "{imagePullSecrets: [{name: a}]}"),
+    ("resources", "{}", "{resources: {limits: {memory: 1Gi}}}"),
+    ("podTemplate.labels", "{}", "{podTemplate: {labels: {a: b}}}"),
+    ("podTemplate.annotations", "{}", "{podTemplate: {annotations: {a: b}}}"),
+    ("podTemplate.volumes", "{}", "{podTemplate: {volumes: [{name: a, emptyDir: {}}]}}"),
+    (
+        "podTemplate.volumeMounts",
+        "{podTemplate: {volumes: [{name: a, emptyDir: {}}]}}",
+        "{podTemplate: {volumes: [{name: a, emptyDir: {}}], volumeMounts: [{name: a, mountPath: /data}]}}",
+    ),
+    ("podTemplate.priorityClassName", "{}", "{podTemplate: {priorityClassName: low}}"),
+    ("podTemplate.runtimeClassName", "{}", "{podTemplate: {runtimeClassName: gvisor}}"),
     ("placement", "{}", "{placement: Scheduler}"),
     ("repeat", "{repeat: {count: 1, periodSeconds: 5}}", "{repeat: {count: 1, periodSeconds: 6}}"),
     ("executionDeadlineSeconds", "{}", "{executionDeadlineSeconds: 9}"),
@@ -98,7 +150,11 @@ const EDITS: [(&str, &str, &str); 39] = [
     ("updatePolicy", "{updatePolicy: OnRerun}", "{updatePolicy: Rerun}"),
     ("runnerIdleSeconds", "{}", "{runnerIdleSeconds: 60}"),
     ("historyLimit", "{}", "{historyLimit: 1}"),
-    ("output", "{}", "{output: {stdoutLimitBytes: 1}}"),
+    ("output.stdoutLimitBytes", "{}", "{output: {stdoutLimitBytes: 1}}"),
+    ("output.stderrLimitBytes", "{}", "{output: {stderrLimitBytes: 1}}"),
+    ("output.truncation", "{}", "{output: {truncation: Head}}"),
+    ("output.groupBy", "{}", "{output: {groupBy: ExitCode}}"),
+    ("output.keep", "{}", "{output: {keep: DigestOnly}}"),
     ("ttlSecondsAfterFinished", "{}", "{ttlSecondsAfterFinished: 3600}"),
     ("podCleanupPolicy", "{}", "{podCleanupPolicy: Always}"),
 ];
@@ -176,13 +232,10 @@ fn a_field_is_said_to_start_a_run_if_the_hash_has_it() {
         let ((rest, was), (same_rest, is)) = (taken_apart(&before, field), taken_apart(&after, field));
         assert!(rest == same_rest && was != is, "the edit of {field} is one of {field}");
         for spec in [&before, &after] {
-            assert!(
-                validate(spec, &Sources::default()).is_ok(),
-                "{field}: {:?}",
-                validate(spec, &Sources::default())
-            );
+            let valid = validate(spec, &sources_of(spec));
+            assert!(valid.is_ok(), "{field}: {valid:?}");
         }
-        let is_hashed = spec_hash(&before, &Sources::default()) != spec_hash(&after, &Sources::default());
+        let is_hashed = spec_hash(&before, &sources_of(&before)) != spec_hash(&after, &sources_of(&after));
         let says = match (*field, is_hashed) {
             ("rerun.at", false) => "by its time",
             (_, true) => "yes",

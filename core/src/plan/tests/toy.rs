@@ -13,7 +13,7 @@ use scriptrunner_api::{
     labels::PROTOCOL,
     session::RunOrder,
     snapshot::{Record, Snapshot},
-    v1alpha1::{Execution, ScriptRunner, ScriptRunnerStatus},
+    v1alpha1::{Execution, ScriptRunner, ScriptRunnerSpec, ScriptRunnerStatus},
 };
 
 use super::runner::ToyRunner;
@@ -25,8 +25,18 @@ use crate::{
     },
     plan::{Action, Plan, Taken, plan},
     pod::{PodSettings, SessionSettings},
-    validate::{Sources, validate},
+    validate::{Source, Sources, validate},
 };
+
+/// What is found of what a spec names: each ConfigMap holds its name.
+pub(super) fn sources_of(spec: &ScriptRunnerSpec) -> Sources {
+    let text = |name: &str| Source::Text(name.into());
+    let trusted_ca = spec.dependencies.as_ref().and_then(|dependencies| dependencies.trusted_ca.as_ref());
+    Sources {
+        script: spec.script_from.as_ref().map(|from| text(&from.config_map_key_ref.name)),
+        trusted_ca: trusted_ca.map(|ca| text(&ca.config_map_key_ref.name)),
+    }
+}
 
 pub(super) struct Toy {
     pub(super) observed: Observed,
@@ -260,7 +270,8 @@ impl Toy {
 
     /// One reconcile; whether it changed anything.
     pub(super) fn step(&mut self) -> bool {
-        let valid = validate(&self.observed.object.spec, &Sources::default());
+        self.observed.sources = sources_of(&self.observed.object.spec);
+        let valid = validate(&self.observed.object.spec, &self.observed.sources);
         let Plan { actions, .. } = plan(&valid, &self.observed, &self.settings, self.now);
         let mut changed = false;
         let limit = self.crash_after.take();
@@ -286,7 +297,7 @@ impl Toy {
     /// When the next plan is to be made if nothing changes.
     pub(super) fn next(&self) -> Option<Timestamp> {
         plan(
-            &validate(&self.observed.object.spec, &Sources::default()),
+            &validate(&self.observed.object.spec, &self.observed.sources),
             &self.observed,
             &self.settings,
             self.now,

@@ -66,6 +66,11 @@ fn pod_statuses() -> Vec<Value> {
         json!({"phase": "Pending", "containerStatuses": null}),
         json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough resource"}),
         of("Pending", &json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})),
+        json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": "no such claim"},
+            {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]}),
+        json!({"phase": "Failed", "initContainerStatuses": [{"name": "copy-runner", "image": "i", "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]}),
         of("Running", &json!({"running": {"startedAt": "2026-01-01T00:00:03Z"}})),
         of(
             "Succeeded",

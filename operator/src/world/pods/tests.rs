@@ -30,6 +30,7 @@ fn pod(uid: &str, resource_version: u64) -> PodFacts {
         reason: String::new(),
         message: String::new(),
         disruption: String::new(),
+        init_failure: String::new(),
         container: ContainerFacts::Running,
     }
 }
