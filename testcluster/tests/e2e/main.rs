@@ -28,6 +28,7 @@ mod python_index;
 mod reruns;
 mod retries;
 mod samples;
+mod source;
 mod stage;
 mod submitted;
 mod targets;

@@ -260,7 +260,7 @@ impl Toy {
 
     /// One reconcile; whether it changed anything.
     pub(super) fn step(&mut self) -> bool {
-        let valid = validate(&self.observed.object.spec, &Sources::default());
+        let valid = validate(&self.observed.object.spec, &self.observed.sources);
         let Plan { actions, .. } = plan(&valid, &self.observed, &self.settings, self.now);
         let mut changed = false;
         let limit = self.crash_after.take();
@@ -286,7 +286,7 @@ impl Toy {
     /// When the next plan is to be made if nothing changes.
     pub(super) fn next(&self) -> Option<Timestamp> {
         plan(
-            &validate(&self.observed.object.spec, &Sources::default()),
+            &validate(&self.observed.object.spec, &self.observed.sources),
             &self.observed,
             &self.settings,
             self.now,
