@@ -31,7 +31,7 @@ use scriptrunner_operator::{
 };
 use scriptrunner_testcluster::{Error, namespace::in_namespace, wait};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, MutexGuard, mpsc, watch};
 
 use crate::cluster::{acting_as_agent, admin, cluster};
 
@@ -62,6 +62,19 @@ fn context(client: Client) -> Context {
         longest_backoff: Duration::from_secs(5),
     };
     Context::new(client, Arc::new(World::default()), config, Arc::new(Metrics::new()))
+}
+
+/// Held while an operator of a test runs: two would do each other's work.
+static ONLY: Mutex<()> = Mutex::const_new(());
+
+/// Waits until no other test runs an operator.
+pub(crate) async fn only_operator(client: &Client) -> MutexGuard<'static, ()> {
+    let deployed = Api::<Deployment>::namespaced(client.clone(), NAMESPACE).get_opt(OPERATOR).await.unwrap();
+    assert!(
+        deployed.is_none(),
+        "an operator runs in this cluster and would do the work: delete its Deployment"
+    );
+    ONLY.lock().await
 }
 
 /// Runs an operator until the returned sender is dropped.
@@ -209,11 +222,7 @@ async fn walk_through_privileges(client: &Client, namespace: &str, node: &str) {
 #[tokio::test]
 async fn an_operator_with_the_listed_rights_goes_the_whole_way() {
     let client = admin().await;
-    let deployed = Api::<Deployment>::namespaced(client.clone(), NAMESPACE).get_opt(OPERATOR).await.unwrap();
-    assert!(
-        deployed.is_none(),
-        "an operator runs in this cluster and would do the work: delete its Deployment"
-    );
+    let _alone = only_operator(&client).await;
     let node = cluster().node_names().remove(0);
     in_namespace(&client, "flow", &[], async |namespace| {
         let agent = format!("scriptrunner-it/{namespace}");
