@@ -216,6 +216,7 @@ fn status(
             trigger: "Created".to_owned(),
             spec_hash: valid.spec_hash.clone(),
             script_digest: valid.pinned.script_sha256.clone(),
+            trusted_ca_digest: valid.pinned.trusted_ca_sha256.clone(),
             start_time: now.clone(),
             completion_time: Some(now),
             rerun_at: None,

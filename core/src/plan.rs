@@ -39,7 +39,7 @@ use self::{
 use crate::{
     observed::Observed,
     pod::PodSettings,
-    status::{self, groups::Answers},
+    status::{self, groups::Answers, verdict::Judged},
     validate::{Refusal, ValidRun},
 };
 
@@ -138,6 +138,8 @@ pub struct Steps<'a> {
 struct Rest<'a> {
     draft: Draft<'a>,
     accepted: Result<Cow<'a, ValidRun>, Refusal>,
+    /// The run that goes on although the spec is refused.
+    kept: Option<ValidRun>,
     observed: &'a Observed,
 }
 
@@ -165,9 +167,15 @@ pub fn steps<'a>(
     let mut draft = Draft::new(observed, now);
     settle::settle(&mut draft, observed, &runners);
     let accepted = run::accept(valid, observed);
+    let kept = run::kept(valid, observed);
+    let run = accepted.as_deref().ok().or(kept.as_ref());
     let (mut actions, mut idle) = (Vec::new(), None);
-    if let Ok(run) = accepted.as_deref() {
-        let pinned = run::advance(&mut draft, run, observed, &mut actions);
+    if let Some(run) = run {
+        let pinned = if kept.is_some() {
+            run::go_on(&draft, run, observed, &mut actions)
+        } else {
+            run::advance(&mut draft, run, observed, &mut actions)
+        };
         if pinned {
             attempts::go_on(&mut draft, run, observed);
             suspension::apply(&mut draft, run);
@@ -182,18 +190,18 @@ pub fn steps<'a>(
             actions.extend(pacing::start(&mut draft, run, observed, &runners, settings, idle.as_ref()));
         }
     }
-    let run = accepted.as_deref().ok();
     actions.extend(cleanup::surplus(&mut draft, observed, &runners, settings, run, idle.as_ref()));
-    actions.extend(expiry::delete(&mut draft, run, observed));
+    // While an edit waits for its inputs, the object has not ended.
+    actions.extend(expiry::delete(&mut draft, accepted.as_deref().ok(), observed));
     draft.status.connected = runners.connected(&draft.status);
-    Steps { actions, next: draft.next, rest: Some(Rest { draft, accepted, observed }) }
+    Steps { actions, next: draft.next, rest: Some(Rest { draft, accepted, kept, observed }) }
 }
 
 impl Steps<'_> {
     /// The plan that they are part of.
     pub fn with_status(self) -> Plan {
         let Self { actions, next, rest } = self;
-        let Some(Rest { draft, accepted, observed }) = rest else {
+        let Some(Rest { draft, accepted, kept, observed }) = rest else {
             return Plan {
                 actions,
                 status: None,
@@ -203,13 +211,13 @@ impl Steps<'_> {
                 awaits_room: false,
             };
         };
-        let accepted = match run::inputs_conflict(observed) {
-            Some(refusal) => accepted.and(Err(refusal)),
-            None => accepted,
+        let (accepted, kept) = match run::inputs_conflict(observed) {
+            Some(refusal) => (accepted.and(Err(refusal)), None),
+            None => (accepted, kept),
         };
-        let accepted = accepted.as_deref().map_err(Clone::clone);
+        let judged = Judged { accepted: accepted.as_deref().map_err(Clone::clone), kept: kept.as_ref() };
         let Draft { status, heard, now, awaits_room, .. } = draft;
-        let (status, answers) = status::verdict::assemble(status, &accepted, observed, now);
+        let (status, answers) = status::verdict::assemble(status, &judged, observed, now);
         let taken = runners::taken(&heard, &status.nodes);
         Plan { actions, status: Some(status), answers, taken, next, awaits_room }
     }

@@ -143,6 +143,14 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl Refusal {
+    /// Whether what stands against the spec is only what the ConfigMaps hold that it names.
+    pub fn is_of_inputs(&self) -> bool {
+        [ConditionReason::InputMissing, ConditionReason::InputInvalid, ConditionReason::InputChanged]
+            .contains(&self.reason)
+    }
+}
+
 fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { reason: ConditionReason::SpecInvalid, message: message.into() })
 }

@@ -14,6 +14,7 @@ use kube::{
         watcher::Event,
     },
 };
+use scriptrunner_api::v1alpha1::ScriptRunner;
 use scriptrunner_core::observed::{PodFacts, Presence};
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
@@ -31,6 +32,7 @@ use crate::{
     observe::version,
     reconcile::{error_policy, reconcile},
     watches::{Trigger, watch_all},
+    world::sources::named,
 };
 
 /// Objects that are reconciled at the same time; never two rounds of one object. Each may wait for a second for its pods, and
@@ -171,12 +173,28 @@ async fn spread(parts: &Parts, mut triggers: mpsc::UnboundedReceiver<Trigger>) {
             Trigger::Namespace(namespace) => {
                 trigger_where(parts, |object| object.namespace().as_deref() == Some(&namespace));
             }
+            Trigger::Source { namespace, name } => {
+                trigger_where(parts, |object| names_source(&parts.context, object, &namespace, &name));
+            }
             Trigger::All => trigger_where(parts, |_| true),
             Trigger::Orphans => parts.orphans.notify_one(),
         }
     }
     // The watches end with the process.
     std::future::pending::<()>().await;
+}
+
+/// Whether the object names the ConfigMap, as the watch shows it or in a version that an answer brought before it.
+fn names_source(context: &Context, guarded: &Guarded, namespace: &str, name: &str) -> bool {
+    let Ok(object) = &guarded.0 else { return false };
+    let is_named =
+        |object: &ScriptRunner| named(&object.spec).into_iter().flatten().any(|key| key.name == name);
+    if object.metadata.namespace.as_deref() != Some(namespace) {
+        return false;
+    }
+    let latest = |uid: &str| context.world.remember(uid, |memory| memory.latest.clone());
+    is_named(object)
+        || object.metadata.uid.as_deref().and_then(latest).is_some_and(|latest| is_named(&latest))
 }
 
 fn trigger_where(parts: &Parts, is_chosen: impl Fn(&Guarded) -> bool) {

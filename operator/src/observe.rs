@@ -39,7 +39,7 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
     let previous = StoredStatus::of(own.as_ref().unwrap_or(&object));
     let facts = object_facts(context, &object);
     confirm_missing_pods(context, &facts, previous.as_deref()).await?;
-    let sources = Sources::default();
+    let sources = context.world.sources().of(&facts.namespace, &facts.spec);
     let pinned = pinned(context, &facts, &sources, previous.as_deref()).await?;
     let world = &context.world;
     let (pods, occupied_nodes) = {
@@ -130,7 +130,8 @@ fn other_bytes(context: &Context, object: &ScriptRunner) -> usize {
     })
 }
 
-/// What the current run is pinned to, read once, where an edit of what runs waits for a rerun.
+/// What the current run is pinned to, read once, where an edit of what runs waits for a rerun, and where what the spec names
+/// cannot be used.
 async fn pinned(
     context: &Context,
     object: &ObjectFacts,
@@ -138,9 +139,11 @@ async fn pinned(
     previous: Option<&ScriptRunnerStatus>,
 ) -> Result<Option<(u64, Arc<Pinned>)>, Error> {
     let Some(run) = previous.and_then(|previous| previous.run.as_ref()) else { return Ok(None) };
-    if object.spec.update_policy != Some(UpdatePolicy::OnRerun)
-        || spec_hash(&object.spec, sources).is_some_and(|hash| hash == run.spec_hash)
-    {
+    let waits = object.spec.update_policy == Some(UpdatePolicy::OnRerun);
+    if !waits && *sources == Sources::default() {
+        return Ok(None);
+    }
+    if spec_hash(&object.spec, sources).is_some_and(|hash| !waits || hash == run.spec_hash) {
         return Ok(None);
     }
     let known = context.world.remember(&object.uid, |memory| memory.pinned.clone());

@@ -71,7 +71,7 @@ pub const CLUSTER: &[Rule] = &[
         resource: "configmaps",
         names: &[],
         verbs: &["get", "list", "watch", "create", "delete"],
-        why: "The immutable inputs of each run. Get: before one with its name is adopted. List and watch: metadata only, by our label.",
+        why: "The immutable inputs of each run. Get: before one with its name is adopted. List and watch: of ours by our label, metadata only; and those of users that have the label scriptrunner.io/source=true, for scriptFrom and trustedCA.",
     },
     Rule {
         group: "",

@@ -1,8 +1,9 @@
 //! Fills the tables from the API server and says which ScriptRunner may have something to do. No decisions.
 //!
 //! Lists are consistent reads, and Pods, Nodes, Namespaces and ConfigMaps have been listed before the first ScriptRunner is:
-//! an operator that starts never takes a pod that it has not heard of for one that does not exist.
+//! an operator that starts never takes a pod that it has not heard of for one that does not exist, nor a script for a missing one.
 
+mod labelled;
 pub mod slim;
 
 use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
@@ -25,7 +26,10 @@ use scriptrunner_core::observed::{ConfigMapFacts, NodeFacts, PodFacts, controlle
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
-use self::slim::Slimmed;
+use self::{
+    labelled::{Labelled, LabelledEvents},
+    slim::Slimmed,
+};
 use crate::{guarded::Reference, metrics::Metrics, world::World};
 
 /// After this time the API server ends a watch, and it is taken up again where it ended.
@@ -34,6 +38,8 @@ const WATCH_SECONDS: u32 = 60;
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 /// Objects in one answer to a list. A real Node has 20 KB.
 const PAGE: u32 = 250;
+/// The same of users' ConfigMaps, which may have a megabyte each.
+const PAGE_OF_SOURCES: u32 = 16;
 
 /// What is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +48,13 @@ pub enum Trigger {
     One(Reference),
     /// Every object of a namespace.
     Namespace(String),
+    /// Every object that names this ConfigMap of a user's.
+    Source {
+        /// The namespace of both.
+        namespace: String,
+        /// Name of the ConfigMap.
+        name: String,
+    },
     /// Every object.
     All,
     /// Pods whose object may be gone.
@@ -85,7 +98,18 @@ pub fn watch_all<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
+    watch_in_pages(api, selector, PAGE)
+}
+
+fn watch_in_pages<K>(
+    api: Api<K>,
+    selector: Option<&str>,
+    page: u32,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(page);
     let config = selector.iter().fold(config, |config, selector| config.labels(selector));
     let begin = move || watcher(api.clone(), config.clone()).boxed();
     stream::unfold((None, begin), |(running, begin)| async {
@@ -103,11 +127,14 @@ pub fn start(client: &Client, sink: &Sink) -> Vec<(&'static str, watch::Receiver
     let ours = Some(labels::UID);
     let (pods, config_maps) = (Api::<Slimmed<Pod>>::all(client.clone()), Api::all(client.clone()));
     let (nodes, namespaces) = (Api::<Slimmed<Node>>::all(client.clone()), Api::all(client.clone()));
+    let is_source = format!("{}={}", labels::SOURCE, labels::SOURCE_TRUE);
+    let sources = watch_in_pages(Api::<Labelled>::all(client.clone()), Some(&is_source), PAGE_OF_SOURCES);
     vec![
         ("pods", spawn(sink, "pods", watch_all(pods, ours), PodEvents)),
         ("nodes", spawn(sink, "nodes", watch_all(nodes, None), NodeEvents::default())),
         ("namespaces", spawn(sink, "namespaces", watch_all(namespaces, None), NamespaceEvents)),
         ("configmaps", spawn(sink, "configmaps", watch_all(config_maps, ours), ConfigMapEvents)),
+        ("labelled configmaps", spawn(sink, "labelled configmaps", sources, LabelledEvents)),
     ]
 }
 

@@ -1,10 +1,12 @@
 //! What the watches have shown so far, in the small form that decisions need, and what this process remembers of each
 //! object. Everything here can be lost: the cluster is the only memory that counts.
 //!
-//! **Invariant:** everything about an object is keyed by its UID, never by its name.
+//! **Invariant:** everything about an object is keyed by its UID, never by its name. What users' ConfigMaps hold is looked up by
+//! name, as specs name it.
 
 pub mod memory;
 pub mod pods;
+pub mod sources;
 pub mod unbound;
 
 use std::{
@@ -14,7 +16,7 @@ use std::{
 
 use scriptrunner_core::observed::{ConfigMapFacts, NodeFacts};
 
-use self::{memory::Memory, pods::PodTable, unbound::Unbound};
+use self::{memory::Memory, pods::PodTable, sources::SourceTable, unbound::Unbound};
 
 /// Tables that the watches fill and `observe` reads.
 #[derive(Default)]
@@ -22,6 +24,7 @@ pub struct World {
     nodes: Mutex<Arc<BTreeMap<String, NodeFacts>>>,
     pods: Mutex<PodTable>,
     config_maps: Mutex<HashMap<String, BTreeMap<String, ConfigMapFacts>>>,
+    sources: Mutex<SourceTable>,
     privileged_namespaces: Mutex<HashMap<String, bool>>,
     memories: Mutex<HashMap<String, Memory>>,
     unbound: Mutex<Unbound>,
@@ -46,6 +49,11 @@ impl World {
     /// ConfigMaps by UID of their owner and by name.
     pub fn config_maps(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<String, ConfigMapFacts>>> {
         lock(&self.config_maps)
+    }
+
+    /// What users' ConfigMaps hold.
+    pub fn sources(&self) -> MutexGuard<'_, SourceTable> {
+        lock(&self.sources)
     }
 
     /// Runs `ask` on the count of pods that wait for the scheduler.

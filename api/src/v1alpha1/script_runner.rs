@@ -92,9 +92,10 @@ pub struct ScriptRunnerSpec {
     #[x_kube(validation = Rule::new("size(bytes(self)) <= 65536").message("script is longer than 64 KiB (65536 bytes of UTF-8); put the bulk into the image or a package"))]
     pub script: Option<String>,
 
-    /// Where the script stands, if not in the spec. Within seconds a change of it is a new run; what a run began with it ends with. While
-    /// it is missing or unusable nothing is started: the condition `Accepted` says what is wrong. Exactly one of `script` and
-    /// `scriptFrom`.
+    /// Where the script stands, if not in the spec. Within seconds a change of it is a new run (with `updatePolicy: OnRerun` it
+    /// waits for `rerun.at`); what a run began with it ends with. While it is missing or unusable no run begins, the condition
+    /// `Accepted` says what is wrong, and the current run goes on with what it began with, also on nodes that come late. Exactly
+    /// one of `script` and `scriptFrom`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script_from: Option<ScriptFrom>,
 

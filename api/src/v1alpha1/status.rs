@@ -99,6 +99,9 @@ pub struct RunStatus {
     pub spec_hash: String,
     /// SHA-256 of the script.
     pub script_digest: String,
+    /// SHA-256 of the trusted certificate authorities; absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "trustedCADigest")]
+    pub trusted_ca_digest: Option<String>,
     /// When the run was accepted.
     pub start_time: Time,
     /// When its last node was done.

@@ -16,7 +16,7 @@ use crate::{
     observed::Observed,
     pod::build_config_map,
     status::budget,
-    validate::{Refusal, ValidRun},
+    validate::{Refusal, Sources, ValidRun, validate},
 };
 
 /// Runs kept in `recentRuns`.
@@ -42,6 +42,29 @@ pub(super) fn accept<'a>(
     observed: &Observed,
 ) -> Result<Cow<'a, ValidRun>, Refusal> {
     let run = wanted(valid.as_ref().map_err(Clone::clone)?, observed)?;
+    admit(&run, observed)?;
+    Ok(run)
+}
+
+/// The current run as it is pinned, where the spec is refused for what a ConfigMap that it names holds: it goes on, with the rest of
+/// the spec, and no other run begins.
+pub(super) fn kept(valid: &Result<ValidRun, Refusal>, observed: &Observed) -> Option<ValidRun> {
+    valid.as_ref().err().filter(|refusal| refusal.is_of_inputs())?;
+    let current = observed.previous.as_ref()?.run.as_ref()?;
+    let (_, pinned) = observed.pinned.as_ref().filter(|(number, _)| *number == current.number)?;
+    let mut spec = observed.object.spec.clone();
+    (spec.script, spec.script_from) = (Some(pinned.inputs.script.clone()), None);
+    if let Some(dependencies) = &mut spec.dependencies {
+        dependencies.trusted_ca = None;
+    }
+    let rest = validate(&spec, &Sources::default()).ok()?;
+    let run = ValidRun { rerun: None, ..rest.pinned_to(pinned) };
+    admit(&run, observed).ok()?;
+    Some(run)
+}
+
+/// Whether anything outside the spec stands against the run.
+fn admit(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
     let object = &observed.object;
     if run.pinned.mode.is_privileged() && !observed.namespace_privileged {
         let mode = run.pinned.mode.as_str();
@@ -55,8 +78,7 @@ pub(super) fn accept<'a>(
             ),
         });
     }
-    check_size(&run, observed)?;
-    Ok(run)
+    check_size(run, observed)
 }
 
 /// What is to run now, by the spec and its update policy.
@@ -148,8 +170,7 @@ pub(super) fn advance(
     let Some(trigger) = trigger(&draft.status, run, object.generation) else {
         draft.status.accepted_generation = Some(object.generation);
         let current = draft.status.run.as_ref().is_some_and(|current| current.spec_hash == run.spec_hash);
-        return current
-            && (!needs_inputs(draft, observed) || inputs_exist(draft.run_number(), run, observed, actions));
+        return current && go_on(draft, run, observed, actions);
     };
     let newest_pod = observed.pods.iter().map(|pod| pod.run).max().unwrap_or(0);
     let before = draft.run_number();
@@ -165,6 +186,7 @@ pub(super) fn advance(
         trigger: trigger.to_owned(),
         spec_hash: run.spec_hash.clone(),
         script_digest: run.pinned.script_sha256.clone(),
+        trusted_ca_digest: run.pinned.trusted_ca_sha256.clone(),
         start_time: Time(draft.now),
         completion_time: None,
         // One that was used is never used again, whatever the spec goes back to.
@@ -177,7 +199,18 @@ pub(super) fn advance(
     true
 }
 
+/// True if the pinned inputs of the current run exist, or no pod needs them any more. The spec is not taken as accepted.
+pub(super) fn go_on(
+    draft: &Draft<'_>,
+    run: &ValidRun,
+    observed: &Observed,
+    actions: &mut Vec<Action>,
+) -> bool {
+    !needs_inputs(draft, observed) || inputs_exist(draft.run_number(), run, observed, actions)
+}
+
 /// What makes the spec a new run: none if it is the current one. An edit together with a rerun is an edit: it is for all nodes.
+/// A hash that differs without an edit is another way to count it, unless what a ConfigMap holds is another text.
 fn trigger(status: &ScriptRunnerStatus, run: &ValidRun, generation: i64) -> Option<&'static str> {
     let Some(current) = &status.run else { return Some(TRIGGER_CREATED) };
     let same_algorithm = current.spec_hash.split(':').next() == Some(HASH_ALGORITHM);
@@ -185,7 +218,10 @@ fn trigger(status: &ScriptRunnerStatus, run: &ValidRun, generation: i64) -> Opti
     if asks_for_rerun(run, current) {
         return Some(if is_edited { TRIGGER_SPEC_CHANGED } else { TRIGGER_RERUN });
     }
-    (is_edited && status.accepted_generation != Some(generation)).then_some(TRIGGER_SPEC_CHANGED)
+    let has_other_inputs = current.script_digest != run.pinned.script_sha256
+        || current.trusted_ca_digest != run.pinned.trusted_ca_sha256;
+    (is_edited && (has_other_inputs || status.accepted_generation != Some(generation)))
+        .then_some(TRIGGER_SPEC_CHANGED)
 }
 
 /// Whether the run's ConfigMap exists; asks for it otherwise.

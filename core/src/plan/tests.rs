@@ -14,6 +14,7 @@ mod parts;
 mod runner;
 mod scheduler;
 mod sessions;
+mod sources;
 mod targets;
 mod toy;
 mod walk;

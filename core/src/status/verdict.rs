@@ -7,7 +7,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use scriptrunner_api::{
     condition::{ConditionType, Verdict, find, holds, set_condition},
     reason::{ConditionReason, NodeReason},
-    v1alpha1::{DesiredExecution, ExitCodes, NodeState, NodeStatus, ScriptRunnerStatus},
+    v1alpha1::{DesiredExecution, ExitCodes, NodeState, NodeStatus, ScriptRunnerStatus, UpdatePolicy},
 };
 
 use super::{
@@ -20,10 +20,30 @@ use crate::{
     validate::{Refusal, ValidRun},
 };
 
+/// What is known of the spec.
+pub struct Judged<'a> {
+    /// The run that it asks for, or why there is none.
+    pub accepted: Result<&'a ValidRun, Refusal>,
+    /// The current run, where it goes on although the spec is refused.
+    pub kept: Option<&'a ValidRun>,
+}
+
+impl<'a> Judged<'a> {
+    /// The run that goes on or is to begin.
+    fn run(&self) -> Option<&'a ValidRun> {
+        self.accepted.as_ref().ok().copied().or(self.kept)
+    }
+
+    /// Why nothing is started.
+    fn hindrance(&self) -> Option<&Refusal> {
+        self.accepted.as_ref().err().filter(|_| self.kept.is_none())
+    }
+}
+
 /// Completes a status whose entries and `connected` are up to date; with it the newest answers, which the next call is to know.
 pub fn assemble(
     mut status: ScriptRunnerStatus,
-    accepted: &Result<&ValidRun, Refusal>,
+    judged: &Judged<'_>,
     observed: &Observed,
     now: Timestamp,
 ) -> (ScriptRunnerStatus, Answers) {
@@ -44,7 +64,7 @@ pub fn assemble(
         count(&mut status, exit_codes);
     }
     let answers = remember(&observed.known_answers, fitted.answers, &status.nodes);
-    conclude(&mut status, accepted, observed, now);
+    conclude(&mut status, judged, observed, now);
     (status, answers)
 }
 
@@ -95,18 +115,13 @@ fn done(status: &ScriptRunnerStatus) -> u32 {
 }
 
 /// Sets the conditions, and the times that go with them.
-fn conclude(
-    status: &mut ScriptRunnerStatus,
-    accepted: &Result<&ValidRun, Refusal>,
-    observed: &Observed,
-    now: Timestamp,
-) {
+fn conclude(status: &mut ScriptRunnerStatus, judged: &Judged<'_>, observed: &Observed, now: Timestamp) {
     let time = Time(now);
     let generation = Some(observed.object.generation);
-    let mut verdicts = vec![acceptance(accepted, observed)];
+    let mut verdicts = vec![acceptance(&judged.accepted, observed)];
     let over = status.desired > 0 && done(status) == status.desired && !may_go_on(status);
-    let judged = accepted.as_ref().ok().filter(|run| is_current(status, run));
-    let halt = judged.and_then(|run| Halt::of(run, Tally::of(status), is_overdue(run, status, now)));
+    let current = judged.run().filter(|run| is_current(status, run));
+    let halt = current.and_then(|run| Halt::of(run, Tally::of(status), is_overdue(run, status, now)));
     let was_over = status.run.as_ref().is_some_and(|run| run.completion_time.is_some());
     let failures = status.failed + status.unknown;
     // Of a run that was complete, nodes that came late are all that is held.
@@ -114,10 +129,10 @@ fn conclude(
     let early_end = halt.filter(|halt| {
         halt.ends_run() && !over && !was_complete && status.desired > 0 && nothing_executes(status)
     });
-    let goes_on = judged.is_some() && !over && early_end.is_none() && ended_early(status);
-    verdicts.push(progress(status, accepted, observed, over, halt));
+    let goes_on = current.is_some() && !over && early_end.is_none() && ended_early(status);
+    verdicts.push(progress(status, judged.hindrance(), observed, over, halt));
     verdicts.push(truncation(status));
-    verdicts.extend(suspension(status, accepted));
+    verdicts.extend(suspension(status, judged.run()));
     if over {
         verdicts.push(completeness(status, failures));
         verdicts.push(failure(status, failures));
@@ -187,7 +202,9 @@ fn acceptance(accepted: &Result<&ValidRun, Refusal>, observed: &Observed) -> Ver
             type_: ConditionType::Accepted,
             holds: true,
             reason: ConditionReason::SpecAccepted,
-            message: if observed.pinned.as_ref().is_some_and(|(_, pinned)| pinned.spec == run.pinned) {
+            message: if run.updates == UpdatePolicy::OnRerun
+                && observed.pinned.as_ref().is_some_and(|(_, pinned)| pinned.spec == run.pinned)
+            {
                 "the spec can be run; its edit of what runs waits for a later rerun.at, because updatePolicy is OnRerun"
                     .to_owned()
             } else {
@@ -205,7 +222,7 @@ fn acceptance(accepted: &Result<&ValidRun, Refusal>, observed: &Observed) -> Ver
 
 fn progress(
     status: &ScriptRunnerStatus,
-    accepted: &Result<&ValidRun, Refusal>,
+    hindrance: Option<&Refusal>,
     observed: &Observed,
     over: bool,
     halt: Option<Halt>,
@@ -216,7 +233,7 @@ fn progress(
         reason,
         message,
     };
-    if let Err(refusal) = accepted
+    if let Some(refusal) = hindrance
         && status.active == 0
     {
         return verdict(false, refusal.reason, "nothing is started until the spec is accepted".to_owned());
@@ -247,9 +264,9 @@ fn progress(
 }
 
 /// Whether the user holds the run; not said of an object that was never held.
-fn suspension(status: &ScriptRunnerStatus, accepted: &Result<&ValidRun, Refusal>) -> Option<Verdict> {
+fn suspension(status: &ScriptRunnerStatus, run: Option<&ValidRun>) -> Option<Verdict> {
     let type_ = ConditionType::Suspended;
-    let halt = match accepted.as_ref().ok()?.execution {
+    let halt = match run?.execution {
         DesiredExecution::Active => {
             find(&status.conditions, type_)?;
             let message = "execution is Active".to_owned();

@@ -43,6 +43,7 @@ pub(super) fn inputs(spec: &ScriptRunnerSpec, sources: &Sources) -> Result<Input
         (None, Some(from)) => {
             let key = &from.config_map_key_ref;
             let wanted = from.sha256.as_deref();
+            check_digest(spec, "scriptFrom", wanted)?;
             text("scriptFrom", key, wanted, sources.script.as_ref(), MAX_SCRIPT_BYTES)?
         }
         (_, _) => {
@@ -56,11 +57,23 @@ pub(super) fn inputs(spec: &ScriptRunnerSpec, sources: &Sources) -> Result<Input
     let trusted_ca = trusted_ca
         .map(|ca| {
             let wanted = ca.sha256.as_deref();
+            check_digest(spec, "dependencies.trustedCA", wanted)?;
             let found = sources.trusted_ca.as_ref();
             text("dependencies.trustedCA", &ca.config_map_key_ref, wanted, found, MAX_TRUSTED_CA_BYTES)
         })
         .transpose()?;
     Ok(Inputs { script, trusted_ca })
+}
+
+/// A privileged mode runs only what the spec names by its digest, so that admission sees it.
+fn check_digest(spec: &ScriptRunnerSpec, field: &str, sha256: Option<&str>) -> Result<(), Refusal> {
+    if sha256.is_some() || !spec.mode.is_privileged() {
+        return Ok(());
+    }
+    Err(Refusal {
+        reason: ConditionReason::SpecInvalid,
+        message: format!("a privileged mode needs {field}.sha256; get it with sha256sum"),
+    })
 }
 
 fn text(
@@ -112,3 +125,6 @@ fn text(
     };
     Err(Refusal { reason, message })
 }
+
+#[cfg(test)]
+mod tests;

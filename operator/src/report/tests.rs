@@ -33,6 +33,7 @@ fn status(states: &[(&str, &str)]) -> ScriptRunnerStatus {
         trigger: "Created".to_owned(),
         spec_hash: "1:a".to_owned(),
         script_digest: "b".to_owned(),
+        trusted_ca_digest: None,
         start_time: serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap(),
         completion_time: None,
         rerun_at: None,

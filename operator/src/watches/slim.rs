@@ -63,7 +63,7 @@ impl<K: Resource> Resource for Slimmed<K> {
 /// Metadata without managed fields.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct MetadataPart {
+pub(super) struct MetadataPart {
     name: Option<String>,
     namespace: Option<String>,
     uid: Option<String>,

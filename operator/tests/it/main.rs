@@ -14,5 +14,6 @@ mod namespaces;
 mod people;
 mod policies;
 mod rbac;
+mod sources;
 mod specs;
 mod status;

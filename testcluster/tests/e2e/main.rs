@@ -33,6 +33,7 @@ mod reruns;
 mod results;
 mod retries;
 mod samples;
+mod source;
 mod stage;
 mod submitted;
 mod targets;

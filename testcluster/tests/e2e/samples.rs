@@ -5,7 +5,7 @@ mod pods;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -34,11 +34,20 @@ async fn apply(client: &Client, file: &str, change: impl FnOnce(&mut Value)) -> 
     let mut documents = documents(file);
     let mut object = documents.pop().unwrap();
     let params = PatchParams::apply("e2e").force();
-    for namespace in documents {
-        assert_eq!(namespace["kind"], "Namespace");
-        let name = namespace["metadata"]["name"].as_str().unwrap();
-        let api: Api<Namespace> = Api::all(client.clone());
-        api.patch(name, &params, &Patch::Apply(&namespace)).await.unwrap();
+    for other in documents {
+        let name = other["metadata"]["name"].as_str().unwrap();
+        match other["kind"].as_str().unwrap() {
+            "Namespace" => {
+                let api: Api<Namespace> = Api::all(client.clone());
+                api.patch(name, &params, &Patch::Apply(&other)).await.unwrap();
+            }
+            "ConfigMap" => {
+                let namespace = other["metadata"]["namespace"].as_str().unwrap();
+                let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+                api.patch(name, &params, &Patch::Apply(&other)).await.unwrap();
+            }
+            kind => panic!("{file} has a {kind}"),
+        }
     }
     assert_eq!(object["kind"], "ScriptRunner");
     change(&mut object);
@@ -98,6 +107,7 @@ fn every_sample_has_its_test() {
         "rerun",
         "result",
         "retry",
+        "script-from",
         "skip",
         "targets",
         "volumes",
@@ -360,6 +370,21 @@ async fn targets_are_half_of_the_nodes() {
             assert_eq!(newest(&object, node).stdout, format!("drawn: {node}\n"));
         }
         targets.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn script_from_runs_what_the_config_map_holds() {
+    in_given_namespace("default", async |stage| {
+        let shared = apply(&stage.client, "script-from.yaml", |_| {}).await;
+        let object = shared.until_complete().await;
+        assert_whole(&stage, &object);
+        for node in stage.cluster.node_names() {
+            let answer = &newest(&object, &node).stdout;
+            assert!(answer.starts_with("run 1: up for ") && answer.ends_with(" seconds\n"), "{answer:?}");
+        }
+        shared.delete().await;
     })
     .await;
 }

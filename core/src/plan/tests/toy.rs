@@ -270,7 +270,9 @@ impl Toy {
 
     /// One reconcile; whether it changed anything.
     pub(super) fn step(&mut self) -> bool {
-        self.observed.sources = sources_of(&self.observed.object.spec);
+        if self.observed.sources == Sources::default() {
+            self.observed.sources = sources_of(&self.observed.object.spec);
+        }
         let valid = validate(&self.observed.object.spec, &self.observed.sources);
         let Plan { actions, .. } = plan(&valid, &self.observed, &self.settings, self.now);
         let mut changed = false;
