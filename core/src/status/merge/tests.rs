@@ -53,9 +53,12 @@ prop_compose! {
         (run, attempt, serial) in (1..3_u64, 1..3_u32, 1..6_u64),
         (stdout, stderr) in ("[ab]{0,3}", "[ab]{0,3}"),
         (seconds, exit_code, digest) in (proptest::option::of(0..2_i64), proptest::option::of(0..2), "[01]?"),
+        (result, result_digest) in (proptest::option::of(0..2), "[ab]?"),
     ) -> Execution {
+        let result = result.map(serde_json::Value::from);
+        let result_digest = if result.is_some() { String::new() } else { result_digest };
         let start_time = seconds.map(|seconds| Time(Timestamp::from_second(seconds).unwrap()));
-        Execution { run, attempt, serial, stdout, stderr, start_time, exit_code, digest, ..Execution::default() }
+        Execution { run, attempt, serial, stdout, stderr, start_time, exit_code, digest, result, result_digest, ..Execution::default() }
     }
 }
 
