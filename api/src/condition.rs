@@ -20,7 +20,7 @@ pub enum ConditionType {
     Failed,
     /// The user paused or stopped the run.
     Suspended,
-    /// The nodes agree.
+    /// The nodes that answered gave the same answer.
     Consistent,
     /// The size limit of the status cost results.
     ResultsTruncated,
@@ -46,8 +46,8 @@ impl ConditionType {
 pub struct Verdict {
     /// The type.
     pub type_: ConditionType,
-    /// Whether it holds.
-    pub holds: bool,
+    /// Whether it holds; none if that cannot be said.
+    pub holds: Option<bool>,
     /// Why, in one word.
     pub reason: ConditionReason,
     /// Why, in a sentence that says what to do, at most [`MAX_MESSAGE_BYTES`].
@@ -62,7 +62,11 @@ pub fn set_condition(
     generation: Option<i64>,
     now: &Time,
 ) {
-    let status = if verdict.holds { "True" } else { "False" };
+    let status = match verdict.holds {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
     let mut condition = Condition {
         type_: verdict.type_.as_str().to_owned(),
         status: status.to_owned(),
@@ -102,7 +106,7 @@ mod tests {
     }
 
     fn verdict(holds: bool, reason: ConditionReason) -> Verdict {
-        Verdict { type_: ConditionType::Complete, holds, reason, message: "x".repeat(2000) }
+        Verdict { type_: ConditionType::Complete, holds: Some(holds), reason, message: "x".repeat(2000) }
     }
 
     #[test]
@@ -115,5 +119,9 @@ mod tests {
         set_condition(&mut list, &verdict(true, ConditionReason::AllNodesDone), Some(2), &at(3));
         assert_eq!((list.len(), list[0].last_transition_time.clone()), (1, at(3)));
         assert_eq!(list[0].message.len(), MAX_MESSAGE_BYTES);
+        let unknown = Verdict { holds: None, ..verdict(true, ConditionReason::NothingToCompare) };
+        set_condition(&mut list, &unknown, Some(2), &at(4));
+        assert_eq!((list[0].status.as_str(), list[0].last_transition_time.clone()), ("Unknown", at(4)));
+        assert!(!holds(&list, ConditionType::Complete));
     }
 }

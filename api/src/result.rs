@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::text::make_harmless;
+use crate::{digest::sha256_hex, reason::NodeReason, text::make_harmless};
 
 /// Longest result as compact JSON, in bytes.
 pub const MAX_RESULT_BYTES: usize = 1024;
@@ -13,6 +13,7 @@ pub const MAX_RESULT_BYTES: usize = 1024;
 pub const MAX_RESULT_FILE_BYTES: usize = 8192;
 /// How many arrays and objects may stand in each other.
 pub const MAX_RESULT_DEPTH: usize = 8;
+const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// Why a file is no result; says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +38,24 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     let text = std::str::from_utf8(bytes).map_err(|error| Error::Parse(error.to_string()))?;
     let strict: Strict = serde_json::from_str(text).map_err(|error| Error::Parse(error.to_string()))?;
     checked(strict.0)
+}
+
+/// A result as it came from a runner, whatever that is: what is no result is dropped, and the reason says so where there is
+/// no other. `null` is the same as no result: the status could not tell them apart.
+pub fn received(result: Option<Value>, reason: &mut String) -> Option<Value> {
+    match result.map(checked) {
+        Some(Ok(value)) => Some(value).filter(|value| !value.is_null()),
+        Some(Err(_)) if reason.is_empty() => {
+            NodeReason::ResultInvalid.as_str().clone_into(reason);
+            None
+        }
+        Some(Err(_)) | None => None,
+    }
+}
+
+/// The first 16 digits of the SHA-256 of the value as compact JSON with sorted keys.
+pub fn digest(value: &Value) -> String {
+    sha256_hex(value.to_string().as_bytes()).chars().take(16).collect()
 }
 
 /// Checks a value that came as JSON already, and makes its texts harmless.
@@ -72,10 +91,21 @@ fn harmless(value: Value, depth: usize) -> Result<Value, Error> {
     })
 }
 
-/// The API server keeps integers in 64 bits with a sign, and everything else as a finite double.
+/// The API server keeps integers in 64 bits with a sign, and everything else as a finite double, of which it writes a whole
+/// one as an integer: so does this, or what is stored would be another value than what was sent.
 fn within_bounds(number: Number) -> Result<Number, Error> {
-    let fits = number.is_i64() || number.as_f64().is_some_and(f64::is_finite) && !number.is_u64();
-    if fits { Ok(number) } else { Err(Error::Parse(format!("number {number} does not fit into 64 bits"))) }
+    if number.is_i64() {
+        return Ok(number);
+    }
+    match number.as_f64() {
+        Some(value) if !number.is_u64() && value.is_finite() && value.fract() != 0.0 => Ok(number),
+        Some(value) if !number.is_u64() && value.abs() < TWO_TO_63 => {
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole, and within the bounds")]
+            let whole = value as i64;
+            Ok(whole.into())
+        }
+        Some(_) | None => Err(Error::Parse(format!("number {number} does not fit into 64 bits"))),
+    }
 }
 
 /// A JSON value whose objects have each key once. The default of the library keeps the last of equal keys.
@@ -110,8 +140,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         // Digits that do not fit into an integer arrive here, rounded.
-        const EXACT: f64 = 9_223_372_036_854_775_808.0;
-        if value.fract() == 0.0 && value.abs() >= EXACT {
+        if value.fract() == 0.0 && value.abs() >= TWO_TO_63 {
             return Err(E::custom("a number does not fit into 64 bits"));
         }
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number is not finite"))
@@ -156,12 +185,36 @@ mod tests {
             ("{\"b\": 1, \"a\": [true, null, \"x\"]}\n", "{\"a\":[true,null,\"x\"],\"b\":1}"),
             ("-9223372036854775808", "-9223372036854775808"),
             ("9223372036854775807", "9223372036854775807"),
-            (" 1.5e3 ", "1500.0"),
+            (" 1.5e3 ", "1500"),
+            ("[-0.0, 1e-7, 2.0]", "[0,1e-7,2]"),
             ("\"\\u001b[31mred\"", "\"␛[31mred\""),
             ("[[[[[[[[]]]]]]]]", "[[[[[[[[]]]]]]]]"),
         ] {
             assert_eq!(parse(text.as_bytes()).unwrap().to_string(), stored, "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_stranger_sends_is_dropped_with_a_reason() {
+        let received = |value: Value, reason: &str| {
+            let mut reason = reason.to_owned();
+            (received(Some(value), &mut reason), reason)
+        };
+        let deep = (0..9).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
+        for hostile in [Value::from("x".repeat(2_000)), deep, u64::MAX.into(), 1e19.into()] {
+            assert_eq!(received(hostile.clone(), ""), (None, "ResultInvalid".to_owned()), "{hostile}");
+            assert_eq!(received(hostile, "ScriptFailed"), (None, "ScriptFailed".to_owned()));
+        }
+        assert_eq!(received(Value::Null, ""), (None, String::new()));
+        assert_eq!(received("\u{1b}".into(), ""), (Some("\u{241b}".into()), String::new()));
+    }
+
+    #[test]
+    fn digest_is_of_the_value_and_not_of_its_spelling() {
+        let of = |text: &str| digest(&parse(text.as_bytes()).unwrap());
+        assert_eq!(of("{\"a\": 1, \"b\": 2.0}"), of("{ \"b\":2,\"a\":1 }"));
+        assert_ne!(of("[1]"), of("[\"1\"]"));
+        assert_eq!(of("0").len(), 16);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     labels::PROTOCOL,
     reason::NodeReason,
+    result,
     snapshot::{MAX_RECORD_TEXT_BYTES, Record, Snapshot},
     text::{head, make_harmless, tail},
     v1alpha1::{Execution, NodeState},
@@ -260,6 +261,8 @@ fn clean(part: &mut SnapshotPart) {
         execution.stdout = make_harmless(execution.stdout.as_bytes());
         execution.stderr = make_harmless(execution.stderr.as_bytes());
         execution.digest = execution.digest.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        execution.result = result::received(execution.result.take(), &mut execution.reason);
+        execution.result_digest.clear();
     }
     part.history.sort_by_key(Execution::key);
     part.history.dedup_by_key(|execution| execution.key());

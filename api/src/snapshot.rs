@@ -148,8 +148,8 @@ struct Line {
 
 impl Snapshot {
     /// The termination message: never over `limit` bytes (at most [`MAX_MESSAGE_BYTES`]), never without its record.
-    /// Executions enter without output first, the newest first, then failures, then the others; what room is left goes to
-    /// their outputs in the same order, their ends kept.
+    /// Executions enter without result and output first, the newest first, then failures, then the others; what room is left
+    /// goes to their results and outputs in the same order, each result before its outputs, of which the ends are kept.
     pub fn encode(&self, limit: usize) -> String {
         let limit = limit.min(MAX_MESSAGE_BYTES);
         let mut record = self.record.clone();
@@ -158,7 +158,7 @@ impl Snapshot {
         let mut room = limit.saturating_sub(first.len());
         let mut chosen: Vec<(&Execution, String)> = Vec::new();
         for execution in self.by_importance() {
-            let bare = sealed(&Line::of(execution, 0));
+            let bare = sealed(&Line::bare(execution));
             if bare.len() > room {
                 break;
             }
@@ -204,6 +204,10 @@ impl Snapshot {
 }
 
 impl Line {
+    fn bare(execution: &Execution) -> Self {
+        Self { result: None, ..Self::of(execution, 0) }
+    }
+
     fn of(execution: &Execution, output_bytes: usize) -> Self {
         // stderr explains failures, so it gets the larger part of a tight budget only when the execution failed.
         let (stdout, stderr) = share(execution, output_bytes);
@@ -224,6 +228,9 @@ impl Line {
     }
 
     fn execution(self, record: &Record) -> Execution {
+        let mut reason =
+            NodeReason::parse(&self.reason).map(|reason| reason.as_str().to_owned()).unwrap_or_default();
+        let result = result::received(self.result, &mut reason);
         Execution {
             run: record.run,
             attempt: record.attempt,
@@ -232,15 +239,14 @@ impl Line {
             duration_millis: self.duration_millis,
             exit_code: self.exit_code,
             signal: self.signal,
-            reason: NodeReason::parse(&self.reason)
-                .map(|reason| reason.as_str().to_owned())
-                .unwrap_or_default(),
+            reason,
             stdout: make_harmless(self.stdout.as_bytes()),
             stderr: make_harmless(self.stderr.as_bytes()),
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
             digest: self.digest.chars().filter(char::is_ascii_hexdigit).take(16).collect(),
-            result: self.result.and_then(|result| result::checked(result).ok()),
+            result,
+            result_digest: String::new(),
         }
     }
 }
@@ -262,8 +268,11 @@ fn share(execution: &Execution, output_bytes: usize) -> (usize, usize) {
     }
 }
 
-/// The line of an execution with as much output as fits into `room` bytes.
+/// The line of an execution with its result if that fits into `room` bytes, and with as much output as fits then.
 fn fitted(execution: &Execution, room: usize) -> String {
+    if execution.result.is_some() && sealed(&Line::of(execution, 0)).len() > room {
+        return fitted(&Execution { result: None, ..execution.clone() }, room);
+    }
     // More than the room cannot fit: a long answer is not serialised whole, once per execution kept, to find that out.
     let (mut low, mut high) = (0, execution.output_bytes().min(room));
     let whole = sealed(&Line::of(execution, high));

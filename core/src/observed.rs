@@ -21,6 +21,7 @@ use scriptrunner_api::{
 use crate::{
     names::short_id,
     pod::{FAILURES_BEFORE, LONGEST_SECONDS},
+    status::groups::Answers,
     validate::{Pinned, Sources, spec_hash, targets::UNSCHEDULABLE_TAINT},
 };
 
@@ -41,8 +42,8 @@ pub struct Observed {
     pub config_maps: Vec<ConfigMapFacts>,
     /// Whether the namespace is labelled for privileged modes.
     pub namespace_privileged: bool,
-    /// Digests of newest answers that the stored status may have lost to its size limit.
-    pub known_answers: BTreeMap<String, (Option<i32>, String)>,
+    /// Newest answers that the stored status may have lost to its size limit.
+    pub known_answers: Answers,
     /// What the API server last said when it refused a pod or ConfigMap of this object, until one is accepted.
     pub refusal: Option<String>,
     /// Why the run's ConfigMap cannot be made: its name is taken by something that is not ours.

@@ -121,8 +121,12 @@ fn what_a_runner_sends_is_made_harmless_and_stays_its_own() {
     snapshot.record.message = "\u{1b}]0;title\u{7}".to_owned();
     snapshot.record.reason = "Invented".to_owned();
     snapshot.history[0].run = 77;
+    snapshot.history[0].result = Some("x".repeat(1_100).into());
+    snapshot.history[0].result_digest = "invented".to_owned();
     let part = parts(&snapshot_messages(&snapshot, usize::MAX)).remove(0);
     assert!(!part.record.message.contains('\u{1b}') && part.record.reason.is_empty());
     assert_eq!((part.history[0].run, part.history[0].attempt), (2, 1));
     assert!(!part.history[0].stdout.contains('\u{1b}'));
+    assert_eq!((part.history[0].result.clone(), part.history[0].result_digest.as_str()), (None, ""));
+    assert_eq!(part.history[0].reason, "ResultInvalid");
 }

@@ -137,3 +137,37 @@ proptest! {
         let _ = Snapshot::decode(&text);
     }
 }
+
+#[test]
+fn results_give_way_to_executions_and_outputs_to_results() {
+    let result = Some(Value::from("x".repeat(1_000)));
+    let history: Vec<_> = (1..=5)
+        .map(|serial| Execution { result: result.clone(), ..execution(serial, 1, "", &"e".repeat(3_000)) })
+        .collect();
+    let message = Snapshot { record: record(), history }.encode(MAX_MESSAGE_BYTES);
+    assert!(message.len() <= MAX_MESSAGE_BYTES);
+    let back = Snapshot::decode(&message).unwrap();
+    assert_eq!(back.history.iter().map(|one| one.serial).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert!(back.history.iter().all(|one| (one.exit_code, one.duration_millis) == (Some(1), Some(12))));
+    let newest = back.history.last().unwrap();
+    assert!(newest.result == result && newest.stderr.len() > 1_000, "{newest:?}");
+    assert_eq!(back.history[0].result, None);
+}
+
+#[test]
+fn a_result_too_large_for_its_room_leaves_that_to_the_outputs() {
+    let with_result = Execution { result: Some("x".repeat(1_000).into()), ..execution(5, 0, "out", "") };
+    let message = Snapshot { record: record(), history: vec![with_result.clone()] }.encode(700);
+    let back = Snapshot::decode(&message).unwrap();
+    assert_eq!((back.history[0].result.as_ref(), back.history[0].stdout.as_str()), (None, "out"));
+    let message = Snapshot { record: record(), history: vec![with_result.clone()] }.encode(MAX_MESSAGE_BYTES);
+    assert_eq!(Snapshot::decode(&message).unwrap().history, [with_result]);
+}
+
+#[test]
+fn a_hostile_result_costs_only_itself() {
+    let hostile = Execution { result: Some("x".repeat(1_100).into()), ..execution(5, 0, "out", "") };
+    let message = Snapshot { record: record(), history: vec![hostile] }.encode(MAX_MESSAGE_BYTES);
+    let back = Snapshot::decode(&message).unwrap().history.remove(0);
+    assert_eq!((back.result, back.reason.as_str(), back.stdout.as_str()), (None, "ResultInvalid", "out"));
+}

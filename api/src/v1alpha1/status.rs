@@ -274,6 +274,9 @@ pub struct Execution {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_value")]
     pub result: Option<serde_json::Value>,
+    /// Digest of the result, in place of a result that the size limit cost.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub result_digest: String,
 }
 
 fn any_value(_: &mut SchemaGenerator) -> Schema {
@@ -301,6 +304,11 @@ impl Execution {
     /// Whether it counts as a failure.
     pub fn failed(&self) -> bool {
         !self.succeeded() && !self.skipped()
+    }
+
+    /// Digest of the result, also of one that the size limit cost; empty if there was none.
+    pub fn digest_of_result(&self) -> String {
+        self.result.as_ref().map_or_else(|| self.result_digest.clone(), crate::result::digest)
     }
 
     /// Bytes of kept output.

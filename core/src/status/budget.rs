@@ -18,6 +18,7 @@ use self::{
     step::{Piece, Step, Target, cut, pieces, shorten_sample},
 };
 use super::{
+    consensus::MAX_STORED_MESSAGE_BYTES,
     groups::{Answers, answer_to_keep},
     size::{stored_bytes, without_nodes},
 };
@@ -31,9 +32,10 @@ pub const MAX_GONE_NODES: usize = 500;
 
 /// Room for what a write adds to the object besides the status: managedFields (577 bytes measured) and `"status":`.
 const WRITE_BYTES: usize = 2048;
-/// Room for the verdict: `truncation`, the conditions (of their messages at most two are long) and the times of completion.
+/// Room for the verdict: `truncation`, the conditions (besides that of `Consistent` at most two of their messages are long)
+/// and the times of completion.
 /// It is always set aside, and what it holds is not measured: what is concluded from a cut must not make the next cut.
-const VERDICT_BYTES: usize = 6144;
+const VERDICT_BYTES: usize = 6144 + 256 + MAX_STORED_MESSAGE_BYTES;
 /// `,"nodes":{}`.
 const NODES_FRAME_BYTES: usize = 11;
 /// `,"outputGroups":[]`.
@@ -217,6 +219,7 @@ impl Budget {
             | Step::OldEntries
             | Step::SuccessOutputs
             | Step::FailureOutputs
+            | Step::Results
             | Step::Messages
             | Step::Details
             | Step::SuccessHistories

@@ -1,16 +1,20 @@
 //! Groups nodes by their newest answer, so that the one that differs is seen among thousands. Pure.
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
 };
 
 use scriptrunner_api::{
     text::tail,
-    v1alpha1::{Execution, NodeStatus, OutputGroup},
+    v1alpha1::{Execution, GroupBy, NodeStatus, OutputGroup},
 };
 
-use super::fold::{MAX_FOLDED_BYTES, fold_names};
+use super::{
+    consensus::{Consensus, Voice},
+    fold::{MAX_FOLDED_BYTES, fold_names},
+};
 use crate::in_step::InStep;
 
 /// Most groups that a status lists.
@@ -18,9 +22,19 @@ pub const MAX_GROUPS: usize = 20;
 /// Longest sample of a group, in bytes.
 pub const MAX_SAMPLE_BYTES: usize = 1024;
 
-/// What nodes answered last, exit code and digest by node name: kept in memory over writes where the byte budget cut the
-/// digest from what is stored.
-pub type Answers = BTreeMap<String, (Option<i32>, String)>;
+/// What a node answered last: enough to group it in every way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Exit code.
+    pub exit_code: Option<i32>,
+    /// Digest of the whole answer.
+    pub digest: String,
+    /// Digest of the result; empty if there was none.
+    pub result_digest: String,
+}
+
+/// What nodes answered last, by node name: kept in memory over writes where the byte budget cut the answer from what is stored.
+pub type Answers = BTreeMap<String, Answer>;
 
 /// The memory for the next status: what this cut cost, and of what was known all that is still the newest answer of its
 /// node and not in its history. To be made on every change of a status: a node that answers in two runs without being seen
@@ -36,78 +50,137 @@ pub fn remember(known: &Answers, cut: Answers, nodes: &BTreeMap<String, NodeStat
     answers
 }
 
-/// The groups of the given nodes (those desired), at most [`MAX_GROUPS`], and how many there are in all. The largest come
-/// first, equal ones by digest and exit code.
+/// What the newest answers come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grouped {
+    /// The largest groups, at most [`MAX_GROUPS`]. Equal ones stand by digest and exit code.
+    pub groups: Vec<OutputGroup>,
+    /// How many there are in all, and how much of all answers they have.
+    pub consensus: Consensus,
+}
+
+/// The groups of the given nodes (those desired); none if that cannot be said.
 ///
 /// A node counts with its newest execution in its entry's run; one that has none, or none with a digest, is in no group.
-/// The sample is what the first node by name that has output printed to stdout, or if nothing to stderr.
+/// The sample is what the first node by name that has output printed to stdout, or if nothing to stderr; of results it is
+/// the result.
 ///
 /// What the byte budget cut must not look like another answer. A digest that is no longer in the history is taken from
-/// `known`; if it is not there either (the operator was restarted), nothing can be said about the groups, and `previous`
-/// and `previous_count` come back unchanged. A sample that was longer in `previous` is kept: the digest says that it is
-/// the same answer.
+/// `known`, an exit code or signal from the entry, and in place of a result its digest is stored. If the answer is in none of
+/// these (the operator was restarted), nothing can be said about the groups.
+///
+/// A sample that was longer in `previous` is kept: the digest says that it is the same answer. Samples of another grouping
+/// are of other digests, or of an empty one, for which only the same text cut shorter counts.
 pub fn output_groups<'a>(
     nodes: impl IntoIterator<Item = (&'a str, &'a NodeStatus)>,
+    by: GroupBy,
     known: &Answers,
     previous: &[OutputGroup],
-    previous_count: u32,
-) -> (Vec<OutputGroup>, u32) {
-    let mut groups: HashMap<Answer<'_>, Members<'_>> = HashMap::new();
+) -> Option<Grouped> {
+    let mut groups: HashMap<Key<'_>, Members<'_>> = HashMap::new();
     for (name, node) in nodes {
         let newest = newest_answer(node);
-        let remembered = || {
-            let (exit_code, digest) = known.get(name).filter(|answer| is_of(answer, node))?;
-            Some((digest.as_str(), *exit_code))
+        let key = match newest {
+            Some(newest) => Some(Key::of(newest, by)),
+            None if was_cut(node) => Some(Key::of_cut(name, node, by, known)?),
+            None => None,
         };
-        match newest.map(answer).or_else(remembered) {
-            Some(answer) => groups.entry(answer).or_default().add(name, newest),
-            None if was_cut(node) => return (previous.to_vec(), previous_count),
-            None => {}
+        if let Some(key) = key {
+            groups.entry(key).or_default().add(name, newest, by);
         }
     }
-    let count = u32::try_from(groups.len()).unwrap_or(u32::MAX);
+    let group_count = groups.len();
+    let answered = groups.values().map(|members| members.names.len()).sum();
     let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by_key(|(answer, members)| (Reverse(members.names.len()), *answer));
+    groups.sort_by(|(left_key, left), (right_key, right)| {
+        (Reverse(left.names.len()), left_key).cmp(&(Reverse(right.names.len()), right_key))
+    });
     groups.truncate(MAX_GROUPS);
-    let samples: HashMap<Answer<'_>, &str> = previous
+    let samples: HashMap<(&str, Option<i32>), &str> = previous
         .iter()
         .map(|group| ((group.digest.as_str(), group.exit_code), group.sample.as_str()))
         .collect();
-    let groups = groups.into_iter().map(|(answer, members)| {
-        let stored = samples.get(&answer).copied().unwrap_or_default();
-        members.into_group(answer, stored)
+    let mut consensus = Consensus { by, answered, group_count, voices: Vec::new() };
+    let groups = groups.into_iter().map(|(key, members)| {
+        let stored = samples.get(&(&*key.digest, key.exit_code)).copied().unwrap_or_default();
+        consensus.voices.push(Voice::of(&key, &members.names));
+        members.into_group(key, by, stored)
     });
-    (groups.collect(), count)
+    let groups = groups.collect();
+    Some(Grouped { groups, consensus })
 }
 
-/// Digest and exit code.
-type Answer<'a> = (&'a str, Option<i32>);
+/// What nodes of one group have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key<'a> {
+    pub(super) digest: Cow<'a, str>,
+    pub(super) exit_code: Option<i32>,
+    pub(super) signal: Option<i32>,
+}
+
+impl<'a> Key<'a> {
+    fn of(newest: &'a Execution, by: GroupBy) -> Self {
+        let digest = match by {
+            GroupBy::Output => Cow::Borrowed(newest.digest.as_str()),
+            GroupBy::ExitCode => Cow::Borrowed(""),
+            GroupBy::Result => Cow::Owned(newest.digest_of_result()),
+        };
+        Self { digest, exit_code: newest.exit_code, signal: newest.signal }
+    }
+
+    /// That of a node whose answer was cut; none if it is not known any more.
+    fn of_cut(name: &str, node: &NodeStatus, by: GroupBy, known: &'a Answers) -> Option<Self> {
+        let remembered = || known.get(name).filter(|answer| is_of(answer, node));
+        let digest = match by {
+            GroupBy::Output => remembered()?.digest.as_str(),
+            GroupBy::ExitCode => "",
+            GroupBy::Result => remembered()?.result_digest.as_str(),
+        };
+        Some(Self { digest: Cow::Borrowed(digest), exit_code: node.exit_code, signal: node.signal })
+    }
+}
 
 #[derive(Default)]
 struct Members<'a> {
     names: Vec<&'a str>,
-    /// The first node by name that has output, and the output.
-    sample: Option<(&'a str, &'a str)>,
+    /// The first node by name that has something to show, and that.
+    sample: Option<(&'a str, &'a Execution)>,
 }
 
 impl<'a> Members<'a> {
-    fn add(&mut self, name: &'a str, newest: Option<&'a Execution>) {
+    fn add(&mut self, name: &'a str, newest: Option<&'a Execution>, by: GroupBy) {
         self.names.push(name);
-        let output = newest
-            .map_or("", |newest| if newest.stdout.is_empty() { &newest.stderr } else { &newest.stdout });
-        if !output.is_empty() && self.sample.is_none_or(|(first, _)| name < first) {
-            self.sample = Some((name, output));
+        let shows = |newest: &&Execution| match by {
+            GroupBy::Output | GroupBy::ExitCode => newest.output_bytes() > 0,
+            GroupBy::Result => newest.result.is_some(),
+        };
+        if let Some(newest) = newest.filter(shows)
+            && self.sample.is_none_or(|(first, _)| name < first)
+        {
+            self.sample = Some((name, newest));
         }
     }
 
-    fn into_group(self, (digest, exit_code): Answer<'_>, stored: &str) -> OutputGroup {
-        let seen = tail(self.sample.map_or("", |(_, output)| output), MAX_SAMPLE_BYTES);
+    fn into_group(self, Key { digest, exit_code, .. }: Key<'_>, by: GroupBy, stored: &str) -> OutputGroup {
+        let seen = self.sample.map_or_else(String::new, |(_, newest)| match by {
+            GroupBy::Output | GroupBy::ExitCode => {
+                let output = if newest.stdout.is_empty() { &newest.stderr } else { &newest.stdout };
+                tail(output, MAX_SAMPLE_BYTES).to_owned()
+            }
+            GroupBy::Result => newest.result.as_ref().map(ToString::to_string).unwrap_or_default(),
+        });
+        let keeps_stored = match by {
+            GroupBy::Output => stored.len() >= seen.len(),
+            // Without an exit code, groups of two signals look the same.
+            GroupBy::ExitCode => exit_code.is_some() && stored.ends_with(&seen),
+            GroupBy::Result => !digest.is_empty() && stored.len() >= seen.len(),
+        };
         OutputGroup {
             exit_code,
-            digest: digest.to_owned(),
+            digest: digest.into_owned(),
             node_count: u32::try_from(self.names.len()).unwrap_or(u32::MAX),
             nodes: fold_names(self.names, MAX_FOLDED_BYTES),
-            sample: if stored.len() >= seen.len() { stored } else { seen }.to_owned(),
+            sample: if keeps_stored { stored.to_owned() } else { seen },
         }
     }
 }
@@ -117,18 +190,18 @@ fn newest_answer(node: &NodeStatus) -> Option<&Execution> {
     node.history.last().filter(|newest| newest.run == node.run && !newest.digest.is_empty())
 }
 
-fn answer(newest: &Execution) -> Answer<'_> {
-    (&newest.digest, newest.exit_code)
-}
-
 /// The newest answer of a node whose history is about to be cut.
-pub(super) fn answer_to_keep(node: &NodeStatus) -> Option<(Option<i32>, String)> {
-    newest_answer(node).map(|newest| (newest.exit_code, newest.digest.clone()))
+pub(super) fn answer_to_keep(node: &NodeStatus) -> Option<Answer> {
+    newest_answer(node).map(|newest| Answer {
+        exit_code: newest.exit_code,
+        digest: newest.digest.clone(),
+        result_digest: newest.digest_of_result(),
+    })
 }
 
 /// Whether what is remembered is still the node's newest answer, cut from its history.
-fn is_of((exit_code, _): &(Option<i32>, String), node: &NodeStatus) -> bool {
-    was_cut(node) && *exit_code == node.exit_code
+fn is_of(answer: &Answer, node: &NodeStatus) -> bool {
+    was_cut(node) && answer.exit_code == node.exit_code
 }
 
 /// Whether the run's executions are known to have ended in an answer, but none of them is in the history. Only the budget

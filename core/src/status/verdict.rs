@@ -12,7 +12,8 @@ use scriptrunner_api::{
 
 use super::{
     budget::{expire_gone, fit},
-    groups::{Answers, output_groups, remember},
+    consensus::Consensus,
+    groups::{Answers, Grouped, output_groups, remember},
 };
 use crate::{
     halt::{Halt, Tally, ended_early, is_overdue},
@@ -47,25 +48,40 @@ pub fn assemble(
     observed: &Observed,
     now: Timestamp,
 ) -> (ScriptRunnerStatus, Answers) {
+    let is_same_spec = status.observed_generation == Some(observed.object.generation);
     status.observed_generation = Some(observed.object.generation);
     expire_gone(&mut status, &Time(now));
     let exit_codes = observed.object.spec.exit_codes.as_ref();
     count(&mut status, exit_codes);
+    let consensus = group(&mut status, observed, is_same_spec);
+    let fitted = fit(&mut status, observed.object.other_bytes);
+    if !fitted.dropped.is_empty() {
+        count(&mut status, exit_codes);
+    }
+    let answers = remember(&observed.known_answers, fitted.answers, &status.nodes);
+    conclude(&mut status, judged, observed, consensus.as_ref(), now);
+    (status, answers)
+}
+
+/// Sets the groups of what desired nodes answered. None if nothing can be said about them: then those that are stored stay,
+/// unless another spec may have grouped them in another way.
+fn group(status: &mut ScriptRunnerStatus, observed: &Observed, is_same_spec: bool) -> Option<Consensus> {
+    let by = observed.object.spec.output.as_ref().and_then(|output| output.group_by).unwrap_or_default();
     let number = status.run.as_ref().map_or(0, |run| run.number);
     let desired = status
         .nodes
         .iter()
         .filter(|(_, entry)| entry.is_in(number))
         .map(|(name, entry)| (name.as_str(), entry));
-    (status.output_groups, status.output_group_count) =
-        output_groups(desired, &observed.known_answers, &status.output_groups, status.output_group_count);
-    let fitted = fit(&mut status, observed.object.other_bytes);
-    if !fitted.dropped.is_empty() {
-        count(&mut status, exit_codes);
+    let grouped = output_groups(desired, by, &observed.known_answers, &status.output_groups);
+    if grouped.is_none() && is_same_spec {
+        return None;
     }
-    let answers = remember(&observed.known_answers, fitted.answers, &status.nodes);
-    conclude(&mut status, judged, observed, now);
-    (status, answers)
+    let Grouped { groups, consensus } =
+        grouped.unwrap_or_else(|| Grouped { groups: Vec::new(), consensus: Consensus::unknown(by) });
+    status.output_groups = groups;
+    status.output_group_count = u32::try_from(consensus.group_count).unwrap_or(u32::MAX);
+    Some(consensus)
 }
 
 /// Sets every counter from the entries.
@@ -115,7 +131,13 @@ fn done(status: &ScriptRunnerStatus) -> u32 {
 }
 
 /// Sets the conditions, and the times that go with them.
-fn conclude(status: &mut ScriptRunnerStatus, judged: &Judged<'_>, observed: &Observed, now: Timestamp) {
+fn conclude(
+    status: &mut ScriptRunnerStatus,
+    judged: &Judged<'_>,
+    observed: &Observed,
+    consensus: Option<&Consensus>,
+    now: Timestamp,
+) {
     let time = Time(now);
     let generation = Some(observed.object.generation);
     let mut verdicts = vec![acceptance(&judged.accepted, observed)];
@@ -131,6 +153,7 @@ fn conclude(status: &mut ScriptRunnerStatus, judged: &Judged<'_>, observed: &Obs
     });
     let goes_on = current.is_some() && !over && early_end.is_none() && ended_early(status);
     verdicts.push(progress(status, judged.hindrance(), observed, over, halt));
+    verdicts.extend(consensus.map(|consensus| consensus.verdict(&status.output_groups)));
     verdicts.push(truncation(status));
     verdicts.extend(suspension(status, judged.run()));
     if over {
@@ -190,7 +213,7 @@ pub(crate) fn may_go_on(status: &ScriptRunnerStatus) -> bool {
 fn ends(failed: bool, reason: ConditionReason, message: &str) -> [Verdict; 2] {
     [(ConditionType::Complete, false), (ConditionType::Failed, failed)].map(|(type_, holds)| Verdict {
         type_,
-        holds,
+        holds: Some(holds),
         reason,
         message: message.to_owned(),
     })
@@ -200,7 +223,7 @@ fn acceptance(accepted: &Result<&ValidRun, Refusal>, observed: &Observed) -> Ver
     match accepted {
         Ok(run) => Verdict {
             type_: ConditionType::Accepted,
-            holds: true,
+            holds: Some(true),
             reason: ConditionReason::SpecAccepted,
             message: if run.updates == UpdatePolicy::OnRerun
                 && observed.pinned.as_ref().is_some_and(|(_, pinned)| pinned.spec == run.pinned)
@@ -213,7 +236,7 @@ fn acceptance(accepted: &Result<&ValidRun, Refusal>, observed: &Observed) -> Ver
         },
         Err(refusal) => Verdict {
             type_: ConditionType::Accepted,
-            holds: false,
+            holds: Some(false),
             reason: refusal.reason,
             message: refusal.message.clone(),
         },
@@ -229,7 +252,7 @@ fn progress(
 ) -> Verdict {
     let verdict = |holds, reason, message: String| Verdict {
         type_: ConditionType::Progressing,
-        holds,
+        holds: Some(holds),
         reason,
         message,
     };
@@ -270,14 +293,19 @@ fn suspension(status: &ScriptRunnerStatus, run: Option<&ValidRun>) -> Option<Ver
         DesiredExecution::Active => {
             find(&status.conditions, type_)?;
             let message = "execution is Active".to_owned();
-            return Some(Verdict { type_, holds: false, reason: ConditionReason::NotSuspended, message });
+            return Some(Verdict {
+                type_,
+                holds: Some(false),
+                reason: ConditionReason::NotSuspended,
+                message,
+            });
         }
         DesiredExecution::Paused => Halt::Paused,
         DesiredExecution::Stopped => Halt::Stopped,
     };
     let is_idle = nothing_executes(status);
     let message = if is_idle { halt.ending(status.pending) } else { halt.going_on() };
-    Some(Verdict { type_, holds: true, reason: halt.reason(), message })
+    Some(Verdict { type_, holds: Some(true), reason: halt.reason(), message })
 }
 
 fn truncation(status: &ScriptRunnerStatus) -> Verdict {
@@ -285,13 +313,13 @@ fn truncation(status: &ScriptRunnerStatus) -> Verdict {
     match &status.truncation {
         None => Verdict {
             type_,
-            holds: false,
+            holds: Some(false),
             reason: ConditionReason::NothingTruncated,
             message: "every kept result stands in the status".to_owned(),
         },
         Some(cut) => Verdict {
             type_,
-            holds: true,
+            holds: Some(true),
             reason: ConditionReason::StatusSizeLimit,
             message: format!(
                 "the size limit of the object cost {} bytes of the results of {} nodes; print less, lower historyLimit, or select fewer nodes",
@@ -309,13 +337,13 @@ fn completeness(status: &ScriptRunnerStatus, failures: u32) -> Verdict {
     } else {
         ConditionReason::AllNodesSucceeded
     };
-    Verdict { type_: ConditionType::Complete, holds: failures == 0, reason, message: summary(status) }
+    Verdict { type_: ConditionType::Complete, holds: Some(failures == 0), reason, message: summary(status) }
 }
 
 fn failure(status: &ScriptRunnerStatus, failures: u32) -> Verdict {
     Verdict {
         type_: ConditionType::Failed,
-        holds: failures > 0,
+        holds: Some(failures > 0),
         reason: if failures == 0 { ConditionReason::NoFailure } else { ConditionReason::NodesFailed },
         message: summary(status),
     }

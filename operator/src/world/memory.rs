@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use scriptrunner_api::v1alpha1::ScriptRunner;
-use scriptrunner_core::{observed::PodConflict, validate::Pinned};
+use scriptrunner_core::{observed::PodConflict, status::groups::Answers, validate::Pinned};
 
 /// What this process remembers of one object.
 #[derive(Default)]
@@ -31,7 +31,7 @@ pub struct Memory {
     /// Nodes whose pod's name is taken.
     pub pod_conflicts: BTreeMap<String, PodConflict>,
     /// Newest answers by node, kept beyond what the size limit leaves of them in the status.
-    pub known_answers: BTreeMap<String, (Option<i32>, String)>,
+    pub known_answers: Answers,
     /// Bytes of the object without its status, and the version that has so many.
     pub other_bytes: Option<(String, usize)>,
     /// Version of the object that could not be read.

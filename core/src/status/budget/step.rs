@@ -9,7 +9,7 @@ use crate::status::size::{field_bytes, head_within, stored_bytes, tail_within};
 pub(super) enum Step {
     /// Entries of nodes whose Node object is gone, the largest first.
     GoneNodes,
-    /// Output of all but the newest executions: the oldest first, the beginnings first.
+    /// Output and result of all but the newest executions: the oldest first, of outputs the beginnings first.
     OldOutputs,
     /// All but the newest executions, the oldest first.
     OldEntries,
@@ -17,6 +17,8 @@ pub(super) enum Step {
     SuccessOutputs,
     /// Output of the newest executions that failed; stdout before stderr, the beginnings first.
     FailureOutputs,
+    /// Results of the newest executions, in whose place their shorter digests stay.
+    Results,
     /// Messages of nodes, the ends first: the reason says why in one word, and stays.
     Messages,
     /// Start time, duration and byte counts of the newest executions.
@@ -34,12 +36,13 @@ pub(super) enum Step {
 }
 
 impl Step {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::GoneNodes,
         Self::OldOutputs,
         Self::OldEntries,
         Self::SuccessOutputs,
         Self::FailureOutputs,
+        Self::Results,
         Self::Messages,
         Self::Details,
         Self::Samples,
@@ -66,6 +69,10 @@ pub(super) enum Stream {
 pub(super) enum Target {
     /// One output of the entry at the index.
     Output(usize, Stream),
+    /// The result of the entry at the index.
+    Result(usize),
+    /// The result of the newest entry, but for its digest.
+    NewestResult,
     /// The oldest entry.
     Entry,
     StartTime,
@@ -94,7 +101,9 @@ impl Piece {
     pub(super) fn is_divisible(self) -> bool {
         match self.target {
             Target::Output(..) | Target::Message | Target::Sample => true,
-            Target::Entry
+            Target::Result(_)
+            | Target::NewestResult
+            | Target::Entry
             | Target::StartTime
             | Target::Duration
             | Target::ByteCounts
@@ -112,7 +121,9 @@ pub(super) fn pieces(step: Step, node: &NodeStatus) -> Vec<Piece> {
     let index = old.len();
     match step {
         Step::OldOutputs => {
-            old.iter().enumerate().flat_map(|(index, execution)| outputs(index, execution)).collect()
+            let parts =
+                |(index, execution)| outputs(index, execution).into_iter().chain(result(index, execution));
+            old.iter().enumerate().flat_map(parts).collect()
         }
         Step::OldEntries => old
             .iter()
@@ -120,6 +131,7 @@ pub(super) fn pieces(step: Step, node: &NodeStatus) -> Vec<Piece> {
             .collect(),
         Step::SuccessOutputs if !newest.failed() => outputs(index, newest).to_vec(),
         Step::FailureOutputs if newest.failed() => outputs(index, newest).to_vec(),
+        Step::Results => newest_result(newest).into_iter().collect(),
         Step::Details => details(newest),
         Step::SuccessHistories if !newest.failed() => vec![history(node)],
         Step::FailureHistories if newest.failed() => vec![history(node)],
@@ -156,7 +168,16 @@ pub(super) fn cut(node: &mut NodeStatus, pieces: &[Piece], need: usize) -> usize
                 entries += 1;
                 piece.bytes
             }
-            Target::StartTime | Target::Duration | Target::ByteCounts | Target::History | Target::Reason => {
+            Target::Result(index) => {
+                node.history[index].result = None;
+                piece.bytes
+            }
+            Target::NewestResult
+            | Target::StartTime
+            | Target::Duration
+            | Target::ByteCounts
+            | Target::History
+            | Target::Reason => {
                 remove(node, piece.target);
                 piece.bytes
             }
@@ -180,6 +201,7 @@ fn of_node(step: Step, node: &NodeStatus) -> Vec<Piece> {
         | Step::OldEntries
         | Step::SuccessOutputs
         | Step::FailureOutputs
+        | Step::Results
         | Step::Details
         | Step::Samples
         | Step::SuccessHistories
@@ -193,6 +215,19 @@ fn outputs(index: usize, execution: &Execution) -> [Piece; 2] {
     let stdout = Piece::of_field(Target::Output(index, Stream::Stdout), "stdout", &execution.stdout);
     let stderr = Piece::of_field(Target::Output(index, Stream::Stderr), "stderr", &execution.stderr);
     if execution.failed() { [stdout, stderr] } else { [stderr, stdout] }
+}
+
+fn result(index: usize, execution: &Execution) -> Option<Piece> {
+    let bytes = field_bytes("result", execution.result.as_ref()?);
+    Some(Piece { target: Target::Result(index), bytes })
+}
+
+/// None also if the digest would be as long.
+fn newest_result(newest: &Execution) -> Option<Piece> {
+    const DIGEST: &str = "0123456789abcdef";
+    let result = field_bytes("result", newest.result.as_ref()?);
+    let bytes = result.checked_sub(field_bytes("resultDigest", DIGEST)).filter(|bytes| *bytes > 0)?;
+    Some(Piece { target: Target::NewestResult, bytes })
 }
 
 fn details(newest: &Execution) -> Vec<Piece> {
@@ -214,13 +249,17 @@ fn history(node: &NodeStatus) -> Piece {
 fn remove(node: &mut NodeStatus, target: Target) {
     let newest = node.history.last_mut();
     match (target, newest) {
+        (Target::NewestResult, Some(newest)) => {
+            newest.result_digest = newest.digest_of_result();
+            newest.result = None;
+        }
         (Target::StartTime, Some(newest)) => newest.start_time = None,
         (Target::Duration, Some(newest)) => newest.duration_millis = None,
         (Target::ByteCounts, Some(newest)) => (newest.stdout_bytes, newest.stderr_bytes) = (None, None),
         (Target::History, _) => node.history.clear(),
         (Target::Reason, _) => node.reason.clear(),
-        (Target::StartTime | Target::Duration | Target::ByteCounts, None)
-        | (Target::Output(..) | Target::Entry | Target::Message | Target::Sample, _) => {}
+        (Target::NewestResult | Target::StartTime | Target::Duration | Target::ByteCounts, None)
+        | (Target::Output(..) | Target::Result(_) | Target::Entry | Target::Message | Target::Sample, _) => {}
     }
 }
 

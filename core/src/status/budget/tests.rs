@@ -13,7 +13,6 @@ fn at(seconds: i64) -> Time {
 
 fn execution(serial: u64, exit_code: i32, stdout: &str, stderr: &str) -> Execution {
     Execution {
-        result: None,
         run: 1,
         attempt: 1,
         serial,
@@ -27,6 +26,7 @@ fn execution(serial: u64, exit_code: i32, stdout: &str, stderr: &str) -> Executi
         stdout_bytes: Some(99_999),
         stderr_bytes: Some(stderr.len() as u64),
         digest: format!("{serial:016x}"),
+        ..Execution::default()
     }
 }
 
@@ -137,6 +137,30 @@ mod examples {
         let (good, bad) = (&fitted.nodes["good"].history[0], &fitted.nodes["bad"].history[0]);
         assert_eq!((good.output_bytes(), bad.stderr.len()), (0, long.len()));
         assert!(bad.stdout.len() < 100 && long.ends_with(&bad.stdout));
+    }
+
+    #[test]
+    fn results_give_after_outputs_and_leave_their_digest() {
+        let result = Some(serde_json::Value::from("r".repeat(1_000)));
+        let with_result = |serial, exit_code| Execution {
+            result: result.clone(),
+            ..execution(serial, exit_code, &"o".repeat(500), &"e".repeat(500))
+        };
+        let history = vec![with_result(1, 1), with_result(2, 1)];
+        let digest = history[1].digest_of_result();
+        let mut fitted = status([("a".into(), node(NodeState::Failed, history))]);
+        let all = measured(&fitted);
+        assert!(fit(&mut fitted, others(all - 1_100)).fits);
+        let kept = &fitted.nodes["a"].history;
+        assert!(kept[0].output_bytes() == 0 && kept[0].result.is_none() && kept[0].result_digest.is_empty());
+        assert_eq!((kept[1].output_bytes(), &kept[1].result), (1_000, &result));
+        assert!(fit(&mut fitted, others(1_600)).fits);
+        let kept = &fitted.nodes["a"].history;
+        assert!(kept.len() == 1 && kept[0].output_bytes() < 500 && kept[0].result == result);
+        assert!(fit(&mut fitted, others(700)).fits);
+        let kept = &fitted.nodes["a"].history;
+        assert_eq!((kept[0].output_bytes(), &kept[0].result, &kept[0].result_digest), (0, &None, &digest));
+        assert!(fitted.truncation.unwrap().bytes > 900);
     }
 
     #[test]
@@ -279,9 +303,10 @@ prop_compose! {
     fn any_execution(serial: u64)(
         exit_code in 0..2_i32,
         (stdout, stderr) in ("[a<\"\n\u{241b}🦀]{0,60}", "[a&\\\\é]{0,60}"),
-        (bare, digest) in (any::<bool>(), "[0-9a-f]{0,16}"),
+        (bare, digest, result) in (any::<bool>(), "[0-9a-f]{0,16}", option::of("[a<\"é]{0,60}")),
     ) -> Execution {
-        let mut execution = Execution { digest, ..execution(serial, exit_code, &stdout, &stderr) };
+        let result = result.map(serde_json::Value::from);
+        let mut execution = Execution { digest, result, ..execution(serial, exit_code, &stdout, &stderr) };
         if bare {
             (execution.start_time, execution.duration_millis, execution.stderr_bytes) = (None, None, None);
         }
@@ -411,6 +436,9 @@ proptest! {
                 let old = all.nodes[name].history.iter().find(|old| old.key() == kept.key()).unwrap();
                 prop_assert!(old.stdout.ends_with(&kept.stdout) && old.stderr.ends_with(&kept.stderr));
                 prop_assert_eq!((&kept.digest, kept.exit_code), (&old.digest, old.exit_code));
+                let is_newest = node.history.last() == Some(kept);
+                prop_assert!(kept.result == old.result || kept.result.is_none() && kept.output_bytes() == 0);
+                prop_assert!(!is_newest || kept.digest_of_result() == old.digest_of_result());
             }
         }
     }

@@ -29,12 +29,31 @@ fn node(newest: Execution) -> NodeStatus {
     }
 }
 
+fn grouped(
+    nodes: &BTreeMap<String, NodeStatus>,
+    by: GroupBy,
+    known: &Answers,
+    previous: &[OutputGroup],
+) -> Option<Grouped> {
+    output_groups(nodes.iter().map(|(name, node)| (name.as_str(), node)), by, known, previous)
+}
+
 fn groups(
     nodes: &BTreeMap<String, NodeStatus>,
     known: &Answers,
     previous: &[OutputGroup],
-) -> (Vec<OutputGroup>, u32) {
-    output_groups(nodes.iter().map(|(name, node)| (name.as_str(), node)), known, previous, 99)
+) -> (Vec<OutputGroup>, usize) {
+    let Grouped { groups, consensus } = grouped(nodes, GroupBy::Output, known, previous).unwrap();
+    (groups, consensus.group_count)
+}
+
+/// Exit code, number of nodes, names, whether there is a digest, and sample of each group.
+fn texts(groups: &[OutputGroup]) -> Vec<String> {
+    let text = |group: &OutputGroup| {
+        let OutputGroup { exit_code, digest, node_count, nodes, sample } = group;
+        format!("{exit_code:?} {node_count} {nodes} {} {sample}", !digest.is_empty())
+    };
+    groups.iter().map(text).collect()
 }
 
 fn fleet() -> BTreeMap<String, NodeStatus> {
@@ -119,7 +138,11 @@ fn cut_histories_change_no_group() {
         }
         (name, node)
     });
-    assert_eq!(groups(&one_cut.collect(), &Answers::new(), &before.0), (before.0.clone(), 99));
+    let one_cut = one_cut.collect();
+    for by in [GroupBy::Output, GroupBy::Result] {
+        assert_eq!(grouped(&one_cut, by, &Answers::new(), &before.0), None);
+    }
+    assert!(grouped(&one_cut, GroupBy::ExitCode, &Answers::new(), &[]).is_some(), "exit codes are never cut");
 }
 
 #[test]
@@ -132,7 +155,11 @@ fn memory_ends_with_the_run_and_with_the_node() {
     nodes.get_mut("worker03").unwrap().exit_code = Some(9);
     let known = remember(&known, Answers::new(), &nodes);
     assert_eq!(known.keys().next().unwrap(), "worker04");
-    assert_eq!(groups(&nodes, &known, &[]), (vec![], 99), "the new answer of worker03 is not known");
+    assert_eq!(
+        grouped(&nodes, GroupBy::Output, &known, &[]),
+        None,
+        "the new answer of worker03 is not known"
+    );
 }
 
 #[test]
@@ -144,6 +171,82 @@ fn cut_outputs_keep_the_sample() {
         newest.stderr.clear();
     }
     assert_eq!(groups(&nodes, &Answers::new(), &before.0), (before.0, 3));
+}
+
+/// Nine nodes with a timestamp each; of four the result is another one, and one has none.
+fn told() -> BTreeMap<String, NodeStatus> {
+    (1..=9)
+        .map(|number| {
+            let result = match number {
+                1..=4 => Some(serde_json::json!({"kernel": "6.1", "old": true})),
+                9 => None,
+                _ => Some(serde_json::json!({"kernel": "6.8"})),
+            };
+            let code = i32::from(number == 4);
+            let answer = execution(code, &format!("{number:016x}"), &format!("at {number}"));
+            (format!("n{number}"), node(Execution { result, ..answer }))
+        })
+        .collect()
+}
+
+#[test]
+fn exit_codes_and_results_are_grouped_without_what_was_printed() {
+    let found = |by| grouped(&told(), by, &Answers::new(), &[]).unwrap();
+    assert_eq!(found(GroupBy::Output).consensus.group_count, 9);
+    assert_eq!(
+        texts(&found(GroupBy::ExitCode).groups),
+        ["Some(0) 8 n[1-3,5-9] false at 1", "Some(1) 1 n4 false at 4"]
+    );
+    let by_result = found(GroupBy::Result).groups;
+    let found = texts(&by_result);
+    assert_eq!(found[0], "Some(0) 4 n[5-8] true {\"kernel\":\"6.8\"}");
+    assert_eq!(found[1], "Some(0) 3 n[1-3] true {\"kernel\":\"6.1\",\"old\":true}");
+    assert_eq!(found[2], "Some(0) 1 n9 false ");
+    assert_eq!(found[3], "Some(1) 1 n4 true {\"kernel\":\"6.1\",\"old\":true}");
+    assert_eq!(by_result[1].digest, by_result[3].digest);
+}
+
+#[test]
+fn signals_are_told_apart() {
+    let ended = |signal| Execution { exit_code: None, signal: Some(signal), ..execution(0, "d", "") };
+    let nodes = [(1, 9), (2, 15), (3, 9)].map(|(number, signal)| (format!("n{number}"), node(ended(signal))));
+    let found = grouped(&nodes.into(), GroupBy::ExitCode, &Answers::new(), &[]).unwrap();
+    assert_eq!(texts(&found.groups), ["None 2 n[1,3] false ", "None 1 n2 false "]);
+    assert_eq!(found.consensus.voices[1].ending, "signal 15");
+}
+
+#[test]
+fn what_the_budget_cut_is_no_other_answer_in_any_grouping() {
+    let cut = told().iter().map(|(name, node)| (name.clone(), answer_to_keep(node).unwrap())).collect();
+    let known = remember(&Answers::new(), cut, &without_histories(told()));
+    let mut without_results = told();
+    for newest in without_results.values_mut().flat_map(|node| &mut node.history) {
+        newest.result_digest = newest.digest_of_result();
+        (newest.result, newest.stdout) = (None, String::new());
+    }
+    for by in [GroupBy::Output, GroupBy::ExitCode, GroupBy::Result] {
+        let before = grouped(&told(), by, &Answers::new(), &[]).unwrap();
+        let again = |nodes: &BTreeMap<String, NodeStatus>, known: &Answers| {
+            grouped(nodes, by, known, &before.groups).unwrap()
+        };
+        assert_eq!(again(&without_histories(told()), &known), before, "{by:?}");
+        assert_eq!(again(&without_results, &Answers::new()), before, "{by:?}");
+        // Of one the whole history is lost as well.
+        let mut without_one = without_results.clone();
+        without_one.get_mut("n9").unwrap().history.clear();
+        assert_eq!(again(&without_one, &known), before, "{by:?}");
+    }
+}
+
+#[test]
+fn another_grouping_takes_over_no_sample() {
+    let all = [GroupBy::Output, GroupBy::ExitCode, GroupBy::Result];
+    let fresh = all.map(|by| grouped(&told(), by, &Answers::new(), &[]).unwrap());
+    for previous in &fresh {
+        for (by, fresh) in all.into_iter().zip(&fresh) {
+            assert_eq!(&grouped(&told(), by, &Answers::new(), &previous.groups).unwrap(), fresh, "{by:?}");
+        }
+    }
 }
 
 proptest! {
@@ -158,7 +261,7 @@ proptest! {
         let (found, count) = groups(&nodes, &Answers::new(), &[]);
         let total: u32 = found.iter().map(|group| group.node_count).sum();
         prop_assert_eq!(total as usize, nodes.len());
-        prop_assert_eq!(count as usize, found.len());
+        prop_assert_eq!(count, found.len());
         prop_assert!(found.is_sorted_by(|left, right| left.node_count >= right.node_count));
         prop_assert_eq!(groups(&nodes, &Answers::new(), &found), (found, count));
     }

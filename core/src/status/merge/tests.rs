@@ -37,14 +37,28 @@ fn entry_with_more_facts_wins_at_equal_output() {
     assert_eq!(merge_history(&[execution(1, "")], std::slice::from_ref(&rich), 5), [rich]);
 }
 
+#[test]
+fn a_result_stays_whatever_else_is_cut() {
+    let with_result = Execution { result: Some(7.into()), ..execution(1, "") };
+    let cut = Execution { result_digest: "0f".into(), ..execution(1, "more") };
+    let both = Execution { result: Some(7.into()), ..execution(1, "more") };
+    for (left, right) in [(&with_result, &cut), (&cut, &with_result), (&both, &cut)] {
+        assert_eq!(merge_history(std::slice::from_ref(left), std::slice::from_ref(right), 5), [both.clone()]);
+    }
+    assert_eq!(merge_history(std::slice::from_ref(&cut), &[execution(1, "")], 5), [cut]);
+}
+
 prop_compose! {
     fn any_execution()(
         (run, attempt, serial) in (1..3_u64, 1..3_u32, 1..6_u64),
         (stdout, stderr) in ("[ab]{0,3}", "[ab]{0,3}"),
         (seconds, exit_code, digest) in (proptest::option::of(0..2_i64), proptest::option::of(0..2), "[01]?"),
+        (result, result_digest) in (proptest::option::of(0..2), "[ab]?"),
     ) -> Execution {
+        let result = result.map(serde_json::Value::from);
+        let result_digest = if result.is_some() { String::new() } else { result_digest };
         let start_time = seconds.map(|seconds| Time(Timestamp::from_second(seconds).unwrap()));
-        Execution { run, attempt, serial, stdout, stderr, start_time, exit_code, digest, ..Execution::default() }
+        Execution { run, attempt, serial, stdout, stderr, start_time, exit_code, digest, result, result_digest, ..Execution::default() }
     }
 }
 

@@ -1,5 +1,11 @@
 //! Tests of what is written soon and what may wait.
 
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use scriptrunner_api::{
+    condition::{ConditionType, Verdict, set_condition},
+    reason::ConditionReason,
+};
+
 use super::*;
 
 fn status(change: impl FnOnce(&mut NodeStatus)) -> ScriptRunnerStatus {
@@ -47,4 +53,19 @@ fn results_ends_and_pods_are_written_at_once() {
     let failing = ScriptRunnerStatus { failing: 1, ..status(|_| {}) };
     assert_eq!(urgency(Some(&status(|_| {})), &failing), Urgency::Result);
     assert_eq!(urgency(None, &failing), Urgency::Result);
+}
+
+#[test]
+fn a_condition_that_only_words_it_otherwise_may_wait() {
+    let says = |holds, message: &str| {
+        let mut status = status(|_| {});
+        let reason = ConditionReason::Outliers;
+        let verdict =
+            Verdict { type_: ConditionType::Consistent, holds, reason, message: message.to_owned() };
+        set_condition(&mut status.conditions, &verdict, Some(1), &Time(Timestamp::UNIX_EPOCH));
+        status
+    };
+    let old = says(Some(false), "2 of 3 nodes agree");
+    assert_eq!(urgency(Some(&old), &says(Some(false), "3 of 4 nodes agree")), Urgency::State);
+    assert_eq!(urgency(Some(&old), &says(Some(true), "")), Urgency::Result);
 }

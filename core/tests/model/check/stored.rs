@@ -169,11 +169,16 @@ fn check_counters(status: &ScriptRunnerStatus) -> Result<(), String> {
     demand(told == counted, || format!("the counters say {told:?}, the entries {counted:?}"))
 }
 
-/// Never both, and a run that is over has an end.
+/// Never complete and failed, nodes agree exactly if at least two gave one answer, and a run that is over has an end.
 fn check_conditions(status: &ScriptRunnerStatus) -> Result<(), String> {
     let is = |type_| holds(&status.conditions, type_);
     let (complete, failed) = (is(ConditionType::Complete), is(ConditionType::Failed));
     demand(!(complete && failed), || "the run is complete and failed".to_owned())?;
+    let answered: u32 = status.output_groups.iter().map(|group| group.node_count).sum();
+    let agree = status.output_group_count == 1 && answered > 1;
+    demand(is(ConditionType::Consistent) == agree, || {
+        format!("the nodes agree: {agree}, but the conditions are {:?}", status.conditions)
+    })?;
     let has_end = status.run.as_ref().is_some_and(|run| run.completion_time.is_some());
     demand(!(complete || failed) || has_end, || "the run is over and has no completion time".to_owned())
 }
