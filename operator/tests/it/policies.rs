@@ -46,7 +46,7 @@ async fn secrets_and_config_maps_are_named_only_by_who_may_create_pods() {
         let secret = from(json!({"secretKeyRef": {"name": "s", "key": "k"}}));
         let config_map = from(json!({"configMapKeyRef": {"name": "c", "key": "k"}}));
         let refused =
-            No("scriptrunner-spec: Secrets and ConfigMaps may be named only by who may create pods");
+            No("scriptrunner-spec: Secrets, ConfigMaps, claims and pull secrets may be named only by who may create pods");
         for (who, env, expected) in [
             ("author", secret.clone(), refused),
             ("author", from(json!({"fieldRef": null, "secretKeyRef": {"name": "s", "key": "k"}})), refused),
@@ -59,6 +59,27 @@ async fn secrets_and_config_maps_are_named_only_by_who_may_create_pods() {
             may_create(who, &namespace, "Normal", env, expected).await;
         }
         let api: Api<ScriptRunner> = Api::namespaced(client.clone(), &namespace);
+        api.create(&PostParams::default(), &script_runner("plain", "Normal", &json!([]))).await.unwrap();
+        let volume = |kind: Value| {
+            let mut volume = json!({"name": "v"});
+            volume.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+            json!({"podTemplate": {"volumes": [volume]}})
+        };
+        let claim = json!({"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}});
+        for (part, author) in [
+            (json!({"envFrom": [{"secretRef": {"name": "s"}}]}), refused),
+            (json!({"script": null, "scriptFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}), refused),
+            (json!({"dependencies": {"trustedCA": {"configMapKeyRef": {"name": "c", "key": "k"}}}}), refused),
+            (json!({"imagePullSecrets": [{"name": "s"}]}), refused),
+            (volume(json!({"configMap": {"name": "c"}})), refused),
+            (volume(json!({"secret": {"secretName": "s"}})), refused),
+            (volume(json!({"persistentVolumeClaim": {"claimName": "c"}})), refused),
+            (volume(json!({"emptyDir": {}})), Yes),
+            (volume(json!({"ephemeral": claim})), Yes),
+        ] {
+            may_patch("author", &namespace, "plain", json!({"spec": part}), author).await;
+            may_patch("owner", &namespace, "plain", json!({"spec": part}), Yes).await;
+        }
         api.create(&PostParams::default(), &script_runner("secret", "Normal", &secret)).await.unwrap();
         may_patch("author", &namespace, "secret", json!({"spec": {"script": "false"}}), refused).await;
         may_patch("author", &namespace, "secret", json!({"metadata": {"labels": {"x": "y"}}}), Yes).await;

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path, process::Command};
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    http::{StatusCode, Uri},
+};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::PostParams;
 use scriptrunner_testcluster::Cluster;
@@ -111,9 +114,13 @@ impl Archive {
         let index = format!(
             "Package: sr-test-package\nVersion: 1.0\nArchitecture: all\nMaintainer: test <test@localhost>\nFilename: ./package.deb\nSize: {size}\nSHA256: {digest}\nDescription: test\n"
         );
-        let routes = Router::new()
-            .route("/Packages", get(async move || index))
-            .route("/package.deb", get(async move || package));
+        // apt-get asks for `/./Packages`.
+        let answer = async move |uri: Uri| match uri.path().rsplit('/').next() {
+            Some("Packages") => Ok(index.into_bytes()),
+            Some("package.deb") => Ok(package),
+            Some(_) | None => Err(StatusCode::NOT_FOUND),
+        };
+        let routes = Router::new().fallback(answer);
         let listener = TcpListener::bind((cluster.gateway(), 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });

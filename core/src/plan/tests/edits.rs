@@ -252,6 +252,8 @@ fn an_edit_runs_nodes_again_that_are_done_only_if_it_is_said_to() {
         let mut toy = finished(&changed(before));
         let (states, created) = (toy.states(), toy.created);
         toy.edit(&changed(after));
+        // Another source is named, so what it holds is looked up anew.
+        toy.observed.sources = sources_of(&toy.observed.object.spec);
         toy.settle();
         toy.wait_seconds(60);
         toy.settle();
