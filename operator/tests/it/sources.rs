@@ -249,6 +249,7 @@ async fn a_privileged_mode_runs_only_the_text_of_the_digest() {
         assert_eq!(place.children().await, (0, 0));
         place.put("scripts", true, &json!({"a": "good"})).await;
         place.until_script("subject", "good", PROMPT).await;
+        place.until_pod_of_run(1).await;
         place.put("scripts", true, &json!({"a": "evil"})).await;
         place.until_accepted_is("subject", "InputChanged").await;
         assert_eq!(run_number(&place.api::<ScriptRunner>().get("subject").await.unwrap()), 1);

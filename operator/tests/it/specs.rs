@@ -429,8 +429,10 @@ async fn every_sample_is_accepted() {
     let client = admin().await;
     in_namespace(&client, "samples", &[], async |namespace| {
         let mut count = 0;
-        for file in fs::read_dir(format!("{ROOT}/samples")).unwrap() {
-            let path = file.unwrap().path();
+        let folders =
+            ["samples", "samples/migration"].map(|folder| fs::read_dir(format!("{ROOT}/{folder}")).unwrap());
+        let paths = folders.into_iter().flatten().map(|file| file.unwrap().path());
+        for path in paths.filter(|path| path.is_file()) {
             let documents: Vec<Value> =
                 serde_saphyr::from_multiple(&fs::read_to_string(&path).unwrap()).unwrap();
             for document in documents.into_iter().filter(|document| document["kind"] == "ScriptRunner") {
@@ -440,7 +442,7 @@ async fn every_sample_is_accepted() {
                 count += 1;
             }
         }
-        assert!(count >= 8, "{count} samples");
+        assert!(count >= 30, "{count} samples");
         Ok::<_, Error>(())
     })
     .await
