@@ -201,7 +201,12 @@ fn plausible(mut record: Record, mut history: Vec<Execution>) -> (Record, Vec<Ex
 }
 
 fn weight(history: &[Execution]) -> usize {
-    history.iter().map(|execution| size_of::<Execution>() + execution.output_bytes()).sum()
+    history.iter().map(|execution| size_of::<Execution>() + bytes_of(execution)).sum()
+}
+
+/// Bytes of what the script gave.
+fn bytes_of(execution: &Execution) -> usize {
+    execution.output_bytes() + execution.result.as_ref().map_or(0, |result| result.to_string().len())
 }
 
 /// Drops outputs, the oldest first, until the rest fits.

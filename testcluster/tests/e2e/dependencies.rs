@@ -8,12 +8,13 @@ use axum::{
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::PostParams;
+use scriptrunner_api::{condition::ConditionType, labels};
 use scriptrunner_testcluster::Cluster;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    answer::{entry, newest, state},
+    answer::{entry, message, newest, says, state},
     python_index::PythonIndex,
     stage::{Stage, beside_others},
 };
@@ -37,6 +38,39 @@ async fn an_index_of_the_users_own_is_used_and_its_password_hidden() {
         let told = &entry(&object, &node).message;
         assert!(told.contains("srnosuchpackage") && !told.contains("secret-word"), "{told}");
         assert_eq!(entry(&object, &node).executions, 0, "the script is not run");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_index_is_trusted_by_the_authority_that_the_spec_names() {
+    beside_others("dependencies::tls", &[], async |stage| {
+        let node = stage.some_node();
+        let (index, authority) =
+            PythonIndex::start_with_tls(&stage.cluster, "srtestpackage", MODULE).await;
+        let config_map = json!({"metadata": {"name": "authorities", "labels": {labels::SOURCE: labels::SOURCE_TRUE}},
+            "data": {"ca.pem": authority}});
+        let api = stage.api::<ConfigMap>();
+        api.create(&PostParams::default(), &serde_json::from_value(config_map).unwrap()).await.unwrap();
+        let spec = |trusted: Value| {
+            let mut spec = json!({"nodeNames": [node],
+                "env": [{"name": "NO_PROXY", "value": "*"}, {"name": "UV_HTTP_RETRIES", "value": "0"}],
+                "dependencies": {"pip": ["srtestpackage"], "indexURL": index.url()},
+                "script": "import os, srtestpackage; print(srtestpackage.word(), os.environ.get('SSL_CERT_FILE'))"});
+            spec["dependencies"]["trustedCA"] = trusted;
+            spec
+        };
+        let object = stage.submit("untrusted", spec(Value::Null)).await.until_failed().await;
+        assert_eq!(state(&object, &node), ("Failed", "DependencyInstallFailed"));
+        let named = json!({"configMapKeyRef": {"name": "authorities", "key": "ca.pem"}});
+        let object = stage.submit("trusted", spec(named.clone())).await.until_complete().await;
+        assert_eq!(newest(&object, &node).stdout, "installed None\n");
+        let mut pinned = named;
+        pinned["sha256"] = "0".repeat(64).into();
+        let subject = stage.submit("pinned", spec(pinned)).await;
+        let is_told = |object: &_| says(object, ConditionType::Accepted, "False", "InputChanged");
+        let object = subject.until("InputChanged", is_told).await;
+        assert!(message(&object, ConditionType::Accepted).contains("dependencies.trustedCA"));
     })
     .await;
 }

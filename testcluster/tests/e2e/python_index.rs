@@ -1,9 +1,17 @@
 //! A package index for pip and uv on the machine's address in the cluster, with one wheel that is made here.
 
-use axum::{Router, response::Html, routing::get};
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{Router, response::Html, routing::get, serve::Listener};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
 use scriptrunner_testcluster::Cluster;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// Serves until it is dropped.
 pub(crate) struct PythonIndex {
@@ -15,17 +23,32 @@ pub(crate) struct PythonIndex {
 impl PythonIndex {
     /// Serves one package with one Python module of the same name.
     pub(crate) async fn start(cluster: &Cluster, package: &'static str, module: &str) -> Self {
-        let file = format!("{package}-1.0-py3-none-any.whl");
-        let wheel = wheel(package, module);
-        let page = format!("<!DOCTYPE html><html><body><a href=\"/files/{file}\">{file}</a></body></html>");
-        let routes = Router::new()
-            .route(&format!("/simple/{package}/"), get(async move || Html(page)))
-            .route(&format!("/files/{file}"), get(async move || wheel));
-        let host = cluster.gateway().to_string();
         let listener = TcpListener::bind((cluster.gateway(), 0)).await.unwrap();
         let url = format!("http://{}/simple/", listener.local_addr().unwrap());
+        let routes = routes(package, module);
         let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-        Self { host, url, task }
+        Self { host: cluster.gateway().to_string(), url, task }
+    }
+
+    /// The same over TLS, with a certificate of an authority that nobody trusts yet; the authority comes with it, in PEM.
+    pub(crate) async fn start_with_tls(
+        cluster: &Cluster,
+        package: &'static str,
+        module: &str,
+    ) -> (Self, String) {
+        let host = cluster.gateway().to_string();
+        let (authority, config) = tls(&host);
+        let tcp = TcpListener::bind((cluster.gateway(), 0)).await.unwrap();
+        let url = format!("https://{}/simple/", tcp.local_addr().unwrap());
+        let listener = TlsListener { tcp, acceptor: TlsAcceptor::from(Arc::new(config)) };
+        let routes = routes(package, module);
+        let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        (Self { host, url, task }, authority)
+    }
+
+    /// The index's URL.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// The index's URL with these credentials in it, which are not asked for.
@@ -56,6 +79,61 @@ impl PythonIndex {
 impl Drop for PythonIndex {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// One package and its file.
+fn routes(package: &'static str, module: &str) -> Router {
+    let file = format!("{package}-1.0-py3-none-any.whl");
+    let wheel = wheel(package, module);
+    let page = format!("<!DOCTYPE html><html><body><a href=\"/files/{file}\">{file}</a></body></html>");
+    Router::new()
+        .route(&format!("/simple/{package}/"), get(async move || Html(page)))
+        .route(&format!("/files/{file}"), get(async move || wheel))
+}
+
+/// An authority in PEM, and what serves with a certificate of it.
+fn tls(host: &str) -> (String, ServerConfig) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.distinguished_name.push(DnType::CommonName, "authority of a test");
+    let key = KeyPair::generate().unwrap();
+    let certificate = authority.self_signed(&key).unwrap();
+    let issuer = Issuer::new(authority, key);
+    let leaf_key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
+    let secret = PrivatePkcs8KeyDer::from(leaf_key.serialize_der()).into();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], secret)
+        .unwrap();
+    (certificate.pem(), config)
+}
+
+struct TlsListener {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            // Who does not trust the certificate leaves, and the next one is waited for.
+            let Ok((stream, address)) = self.tcp.accept().await else { continue };
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
     }
 }
 
