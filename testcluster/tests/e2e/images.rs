@@ -88,7 +88,8 @@ async fn an_image_that_is_not_there_says_so() {
         let image = "localhost/scriptrunner-test/missing:1";
         let mut spec = shell_on(&node, image, "echo never");
         spec["imagePullPolicy"] = "Never".into();
-        spec["podStartDeadlineSeconds"] = 10.into();
+        // The kubelet tells what a second container waits for only when it next looks at the pod.
+        spec["podStartDeadlineSeconds"] = 40.into();
         let object = stage.submit("subject", spec).await.until_failed().await;
         assert_eq!(state(&object, &node), ("Failed", "ImagePullFailed"));
         let told = &entry(&object, &node).message;
@@ -103,7 +104,7 @@ async fn what_a_pod_names_and_is_not_there_is_told() {
     beside_others("images::missing_parts", &[], async |stage| {
         let node = stage.some_node();
         let with = |part: Value| {
-            let mut spec = json!({"nodeNames": [node], "script": "print(1)", "podStartDeadlineSeconds": 10});
+            let mut spec = json!({"nodeNames": [node], "script": "print(1)", "podStartDeadlineSeconds": 40});
             spec.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
             spec
         };
