@@ -49,8 +49,9 @@ pub struct RunArgs {
     /// How long a runner that has ended waits at most until its answer is stored, in seconds.
     #[arg(long, env = "SCRIPTRUNNER_LINGER_SECONDS", default_value_t = 30)]
     linger_seconds: u32,
-    /// How long an idle runner that is not connected is waited for before a new pod replaces its own, in seconds.
-    #[arg(long, env = "SCRIPTRUNNER_RECONNECT_SECONDS", default_value_t = 10)]
+    /// How long an idle runner that is not connected is waited for before a new pod replaces its own, in seconds. Its longest pause
+    /// between two tries is 15 seconds.
+    #[arg(long, env = "SCRIPTRUNNER_RECONNECT_SECONDS", default_value_t = 20)]
     reconnect_seconds: u32,
     /// How long after the latest possible end of its executions a runner that has not ended is given up, in seconds: its node
     /// becomes `Unknown` with reason `Hung`.

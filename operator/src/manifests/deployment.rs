@@ -89,8 +89,9 @@ fn container() -> Container {
         ]),
         env: Some(vec![field("POD_NAMESPACE", "metadata.namespace"), field("POD_NAME", "metadata.name")]),
         ports: Some(vec![port("http", HTTP_PORT), port(PORT_NAME, SESSIONS_PORT)]),
-        liveness_probe: Some(probe("/healthz")),
-        readiness_probe: Some(probe("/readyz")),
+        liveness_probe: Some(probe("/healthz", 10)),
+        // Runners reach the operator only once it is known to be ready, and idle ones are waited for `--reconnect-seconds`.
+        readiness_probe: Some(probe("/readyz", 1)),
         resources: Some(ResourceRequirements {
             requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
             limits: Some(quantities(&[("memory", "256Mi")])),
@@ -128,16 +129,16 @@ fn field(name: &str, path: &str) -> EnvVar {
     }
 }
 
-fn probe(path: &str) -> Probe {
+fn probe(path: &str, period_seconds: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
             port: IntOrString::String("http".to_owned()),
             ..Default::default()
         }),
-        period_seconds: Some(10),
+        period_seconds: Some(period_seconds),
         timeout_seconds: Some(5),
-        failure_threshold: Some(3),
+        failure_threshold: Some(30 / period_seconds),
         ..Default::default()
     }
 }
