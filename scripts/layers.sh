@@ -63,6 +63,9 @@ layer_unit() {
   cargo test --quiet --package scriptrunner-core --test model --locked
   step "the runner as a process"
   have python3 || fail "python3 is missing" "install it; the runner's tests run Python scripts"
+  have uv || [[ -n ${SCRIPTRUNNER_TEST_UV:-} ]] ||
+    skip "inline script metadata with the real uv" "uv is not on PATH (pip install uv); stand-ins are used, and the images have it"
+  is_root || skip "packages of the operating system, by stand-ins" "needs root"
   cargo test --quiet --package scriptrunner-runner --tests --locked
 }
 
