@@ -175,6 +175,17 @@ input_digest() {
   } | sha256sum | cut -d ' ' -f 1
 }
 
+# build_dnf_image: $IMAGES/dnf.tar, the runner's image with dnf for a test; fails where no Debian mirror answers.
+build_dnf_image() {
+  local archive=$IMAGES/dnf.tar image=localhost/scriptrunner-test/dnf:1 key
+  key=$({ cat "$ROOT/tests/Dockerfile.dnf" && image_id "$RUNNER_IMAGE"; } | sha256sum)
+  if [[ -e $archive && $(cat "$archive.inputs" 2>/dev/null) == "$key" ]]; then return; fi
+  step "building the image $image"
+  build_image "$ROOT/tests/Dockerfile.dnf" "$image" "$ROOT/tests" --build-arg "BASE=$RUNNER_IMAGE" || return
+  rm -f "$archive" "$archive.inputs"
+  save_image "$image" "$archive" && printf '%s\n' "$key" >"$archive.inputs"
+}
+
 build_operator() { build_image "$ROOT/Dockerfile.operator" "$1" "$ROOT"; }
 
 # uv comes from the package index. Where that does not answer the runner falls back to pip.

@@ -95,7 +95,7 @@ install_for_tests() {
 
 layer_e2e() {
   # What tests pack into images and packages of their own.
-  need_packages busybox=busybox-static dpkg-deb=dpkg
+  need_packages busybox=busybox-static dpkg-deb=dpkg rpmbuild=rpm createrepo_c=createrepo-c
   start_test_cluster
   build_images
   load_images
@@ -103,6 +103,21 @@ layer_e2e() {
   run_cluster_tests scriptrunner-operator it faults::
   install_for_tests
   run_cluster_tests scriptrunner-testcluster e2e
+  run_tests_that_need_the_outside
+}
+
+run_tests_that_need_the_outside() {
+  if build_dnf_image; then
+    testcluster load-image --name "$TEST_CLUSTER" "$IMAGES/dnf.tar"
+    run_cluster_tests scriptrunner-testcluster e2e --ignored outside::packages
+  else
+    skip "packages by the real dnf" "an image with dnf could not be built ($OUT/logs)"
+  fi
+  if curl --silent --fail --max-time 20 --output /dev/null https://pypi.org/simple/six/; then
+    run_cluster_tests scriptrunner-testcluster e2e --ignored outside::a_real_package
+  else
+    skip "a real package from the real index" "https://pypi.org cannot be reached"
+  fi
 }
 
 layer_faults() {

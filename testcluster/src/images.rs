@@ -139,17 +139,33 @@ fn still_kept(had: Vec<PathBuf>) -> Vec<PathBuf> {
     had.into_iter().filter(|archive| archive.exists()).collect()
 }
 
+/// Gives an archive to containerd; every image is then known by its digest too, as after a pull from a registry.
 fn import(ctr: &Path, socket: &Path, archive: &Path) -> Result<Vec<String>> {
-    let mut command = Command::new(ctr);
-    command.arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", "import"]);
-    let said = tool::output(command.arg(archive).env("PATH", tool::PATH), None)?;
-    Ok(imported(&said))
+    let of_images = |action: &str| {
+        let mut command = Command::new(ctr);
+        command.arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", action]);
+        command.env("PATH", tool::PATH);
+        command
+    };
+    let said = tool::output(of_images("import").arg(archive), None)?;
+    let listed = tool::output(&mut of_images("list"), None)?;
+    let images = imported(&said, &listed);
+    for (name, digest) in &images {
+        let repository = name.rsplit_once(':').map_or(*name, |(repository, _)| repository);
+        let by_digest = format!("{repository}@{digest}");
+        tool::output(of_images("tag").args(["--force", name, &by_digest]), None)?;
+    }
+    Ok(images.into_iter().map(|(name, _)| name.to_owned()).collect())
 }
 
-/// The images' names in what `ctr images import` says: `NAME  saved`, among lines about digests and times.
-fn imported(said: &str) -> Vec<String> {
-    let words = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    words.filter(|words| words.get(1) == Some(&"saved")).map(|words| words[0].to_owned()).collect()
+/// Names and digests of the images whose digest `ctr images import` says, out of what `ctr images list` says: `NAME TYPE DIGEST SIZE ...`.
+/// The names that the first one says lack their hyphens.
+fn imported<'a>(said: &str, listed: &'a str) -> Vec<(&'a str, &'a str)> {
+    let digests: Vec<&str> = said.split_whitespace().filter(|word| word.starts_with("sha256:")).collect();
+    let lines = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let images = lines.filter_map(|words| Some((*words.first()?, *words.get(2)?)));
+    let is_named = |name: &str| !name.starts_with("sha256:") && !name.contains('@');
+    images.filter(|(name, digest)| is_named(name) && digests.contains(digest)).collect()
 }
 
 #[cfg(test)]
@@ -171,9 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_images_are_read_from_what_ctr_says() {
-        let said = "localhost/x:1  \tsaved\t\napplication/vnd.oci.image.manifest.v1+json sha256:ebeb\nImporting\telapsed: 0.1 s";
-        assert_eq!(imported(said), ["localhost/x:1"]);
+    fn the_imported_images_are_those_of_the_digests_that_ctr_says() {
+        let said = "localhost/a b/x:1  \tsaved\t\napplication/vnd.oci.image.manifest.v1+json sha256:ebeb\nImporting\telapsed: 0.1 s";
+        let listed = "REF               TYPE   DIGEST      SIZE\nlocalhost/a-b/x:1 a/b+json sha256:ebeb 1 KiB\nlocalhost/a-b/x@sha256:ebeb a sha256:ebeb 1 KiB\nsha256:0123 a sha256:ebeb 1 KiB\nlocalhost/y:1 a sha256:1111 1 KiB\n";
+        assert_eq!(imported(said, listed), [("localhost/a-b/x:1", "sha256:ebeb")]);
     }
 
     #[test]

@@ -1,22 +1,15 @@
 //! What is installed before a script runs: from indexes and archives that the tests serve themselves.
 
-use std::{fs, path::Path, process::Command};
-
-use axum::{
-    Router,
-    http::{StatusCode, Uri},
-};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::PostParams;
 use scriptrunner_api::{condition::ConditionType, labels};
-use scriptrunner_testcluster::Cluster;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::net::TcpListener;
 
 use crate::{
     answer::{entry, message, newest, says, state},
+    claim,
+    package_archive::PackageArchive,
     python_index::PythonIndex,
-    stage::{Stage, beside_others},
+    stage::beside_others,
 };
 
 const MODULE: &str = "def word():\n    return 'installed'\n";
@@ -48,10 +41,9 @@ async fn an_index_is_trusted_by_the_authority_that_the_spec_names() {
         let node = stage.some_node();
         let (index, authority) =
             PythonIndex::start_with_tls(&stage.cluster, "srtestpackage", MODULE).await;
-        let config_map = json!({"metadata": {"name": "authorities", "labels": {labels::SOURCE: labels::SOURCE_TRUE}},
-            "data": {"ca.pem": authority}});
-        let api = stage.api::<ConfigMap>();
-        api.create(&PostParams::default(), &serde_json::from_value(config_map).unwrap()).await.unwrap();
+        let is_source = json!({labels::SOURCE: labels::SOURCE_TRUE});
+        let metadata = json!({"name": "authorities", "labels": is_source});
+        stage.create_config_map(json!({"metadata": metadata, "data": {"ca.pem": authority}})).await;
         let spec = |trusted: Value| {
             let mut spec = json!({"nodeNames": [node],
                 "env": [{"name": "NO_PROXY", "value": "*"}, {"name": "UV_HTTP_RETRIES", "value": "0"}],
@@ -71,6 +63,33 @@ async fn an_index_is_trusted_by_the_authority_that_the_spec_names() {
         let is_told = |object: &_| says(object, ConditionType::Accepted, "False", "InputChanged");
         let object = subject.until("InputChanged", is_told).await;
         assert!(message(&object, ConditionType::Accepted).contains("dependencies.trustedCA"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cache_in_a_volume_serves_the_pods_that_come_later() {
+    beside_others("dependencies::cache", &[], async |stage| {
+        let node = stage.some_node();
+        let index = PythonIndex::start(&stage.cluster, "srtestpackage", MODULE).await;
+        claim::create(&stage, "cache").await;
+        let spec = |more: Value| {
+            let mut env = index.trust();
+            let wanted = [json!({"name": "UV_CACHE_DIR", "value": "/cache/uv"}), more];
+            env.as_array_mut().unwrap().extend(wanted);
+            json!({"nodeNames": [node], "env": env, "runAs": "Root",
+                "podTemplate": {"volumes": [{"name": "cache", "persistentVolumeClaim": {"claimName": "cache"}}],
+                    "volumeMounts": [{"name": "cache", "mountPath": "/cache"}]},
+                "dependencies": {"pip": ["srtestpackage"], "indexURL": index.url()},
+                "script": "import srtestpackage; print(srtestpackage.word())"})
+        };
+        // Where nothing is kept, nothing can be installed without the index.
+        let offline = json!({"name": "UV_OFFLINE", "value": "1"});
+        let object = stage.submit("empty", spec(offline.clone())).await.until_failed().await;
+        assert_eq!(state(&object, &node), ("Failed", "DependencyInstallFailed"));
+        stage.submit("first", spec(json!({"name": "A", "value": "1"}))).await.until_complete().await;
+        let object = stage.submit("later", spec(offline)).await.until_complete().await;
+        assert_eq!(newest(&object, &node).stdout, "installed\n");
     })
     .await;
 }
@@ -113,8 +132,8 @@ async fn installing_ends_in_time() {
 async fn packages_of_the_operating_system_are_installed_with_apt_get() {
     beside_others("dependencies::apt", &[], async |stage| {
         let node = stage.some_node();
-        let archive = Archive::start(&stage.cluster).await;
-        archive.describe(&stage).await;
+        let archive = PackageArchive::debian(&stage.cluster).await;
+        stage.create_config_map(json!({"metadata": {"name": "apt"}, "data": archive.settings_for_apt_get()})).await;
         let spec = json!({"nodeNames": [node], "runAs": "Root", "interpreter": ["sh"], "script": "sr-test-program",
             "env": [{"name": "APT_CONFIG", "value": "/srv/apt/apt.conf"}, {"name": "NO_PROXY", "value": "*"}],
             "podTemplate": {"volumes": [{"name": "apt", "configMap": {"name": "apt"}}],
@@ -131,63 +150,4 @@ async fn packages_of_the_operating_system_are_installed_with_apt_get() {
         assert_eq!(entry(&object, &node).executions, 0, "the script is not run");
     })
     .await;
-}
-
-/// A Debian archive with one package that is made here.
-struct Archive {
-    url: String,
-    task: JoinHandle<()>,
-}
-
-impl Archive {
-    async fn start(cluster: &Cluster) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let package = make_package(folder.path());
-        let size = package.len();
-        let digest = scriptrunner_api::digest::sha256_hex(&package);
-        let index = format!(
-            "Package: sr-test-package\nVersion: 1.0\nArchitecture: all\nMaintainer: test <test@localhost>\nFilename: ./package.deb\nSize: {size}\nSHA256: {digest}\nDescription: test\n"
-        );
-        // apt-get asks for `/./Packages`.
-        let answer = async move |uri: Uri| match uri.path().rsplit('/').next() {
-            Some("Packages") => Ok(index.into_bytes()),
-            Some("package.deb") => Ok(package),
-            Some(_) | None => Err(StatusCode::NOT_FOUND),
-        };
-        let routes = Router::new().fallback(answer);
-        let listener = TcpListener::bind((cluster.gateway(), 0)).await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-        Self { url, task }
-    }
-
-    /// What makes apt-get use this archive and no other.
-    async fn describe(&self, stage: &Stage) {
-        let config_map: Value = json!({"metadata": {"name": "apt"}, "data": {
-            "sources.list": format!("deb [trusted=yes] {} ./\n", self.url),
-            "apt.conf": "Dir::Etc::SourceList \"/srv/apt/sources.list\";\nDir::Etc::SourceParts \"/dev/null\";\nAcquire::Languages \"none\";\nAPT::Sandbox::User \"root\";\n"}});
-        let api = stage.api::<ConfigMap>();
-        api.create(&PostParams::default(), &serde_json::from_value(config_map).unwrap()).await.unwrap();
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-fn make_package(folder: &Path) -> Vec<u8> {
-    let root = folder.join("root");
-    fs::create_dir_all(root.join("DEBIAN")).unwrap();
-    fs::create_dir_all(root.join("usr/bin")).unwrap();
-    let control = "Package: sr-test-package\nVersion: 1.0\nArchitecture: all\nMaintainer: test <test@localhost>\nDescription: test\n";
-    fs::write(root.join("DEBIAN/control"), control).unwrap();
-    let program = root.join("usr/bin/sr-test-program");
-    fs::write(&program, "#!/bin/sh\necho from a package\n").unwrap();
-    let run = |command: &mut Command| assert!(command.status().unwrap().success());
-    run(Command::new("chmod").arg("755").arg(&program));
-    let file = folder.join("package.deb");
-    run(Command::new("dpkg-deb").args(["--root-owner-group", "--build"]).arg(&root).arg(&file));
-    fs::read(file).unwrap()
 }

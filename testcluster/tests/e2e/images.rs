@@ -1,13 +1,15 @@
 //! Images of users: one that has nothing but busybox, one that makes demands, one that is not there.
 
+use k8s_openapi::api::{node::v1::RuntimeClass, scheduling::v1::PriorityClass};
+use scriptrunner_api::condition::ConditionType;
 use scriptrunner_testcluster::Cluster;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::{
-    answer::{entry, newest, state},
-    packed,
-    stage::beside_others,
+    answer::{entry, message, newest, says, state},
+    claim, packed,
+    stage::{PRIVILEGED, beside_others},
 };
 
 /// Loading takes its time, and one after the other.
@@ -69,6 +71,29 @@ async fn repetitions_and_warm_runs_work_in_any_image() {
 }
 
 #[tokio::test]
+async fn a_privileged_script_runs_in_an_image_that_is_named_by_its_digest() {
+    beside_others("images::digest", PRIVILEGED, async |stage| {
+        let (node, image) = (stage.some_node(), busybox(&stage.cluster).await);
+        let mut spec = shell_on(&node, &image, "echo normal");
+        spec["runnerIdleSeconds"] = 60.into();
+        stage.submit("normal", spec).await.until_complete().await;
+        let status = stage.until_pods(1).await.remove(0).status.unwrap();
+        // What a user copies.
+        let by_digest = status.container_statuses.unwrap().remove(0).image_id;
+        assert!(by_digest.contains("/busybox@sha256:"), "{by_digest}");
+        let script = "/bin/busybox grep CapEff /proc/self/status";
+        let mut spec = shell_on(&node, &by_digest, script);
+        spec["mode"] = "Privileged".into();
+        spec["parallelism"] = "100%".into();
+        spec["executionDeadlineSeconds"] = 60.into();
+        let object = stage.submit("privileged", spec).await.until_complete().await;
+        let capabilities = newest(&object, &node).stdout.trim_start_matches("CapEff:").trim();
+        assert!(u64::from_str_radix(capabilities, 16).unwrap().count_ones() > 30, "{capabilities}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_image_without_the_interpreter_says_so() {
     beside_others("images::no_interpreter", &[], async |stage| {
         let (node, image) = (stage.some_node(), busybox(&stage.cluster).await);
@@ -123,6 +148,34 @@ async fn what_a_pod_names_and_is_not_there_is_told() {
             assert!(told.contains(name), "{told}");
         }
         optional.until_complete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn priority_and_runtime_class_of_the_cluster_are_those_of_the_pods() {
+    beside_others("images::classes", &[], async |stage| {
+        let node = stage.some_node();
+        let name = stage.namespace.as_str();
+        let class = json!({"metadata": {"name": name}, "value": 1234, "preemptionPolicy": "Never"});
+        claim::create_of_cluster::<PriorityClass>(&stage, class).await;
+        // What the nodes' container runtime knows; its overhead shows that the class was looked up.
+        let class = json!({"metadata": {"name": name}, "handler": "runc", "overhead": {"podFixed": {"memory": "1Mi"}}});
+        claim::create_of_cluster::<RuntimeClass>(&stage, class).await;
+        let template = json!({"priorityClassName": name, "runtimeClassName": name});
+        let mut spec = json!({"nodeNames": [node], "script": "print(1)", "podTemplate": template});
+        spec["runnerIdleSeconds"] = 60.into();
+        stage.submit("subject", spec.clone()).await.until_complete().await;
+        let pod = stage.until_pods(1).await.remove(0).spec.unwrap();
+        assert_eq!((pod.priority, pod.preemption_policy.as_deref()), (Some(1234), Some("Never")));
+        assert!(pod.overhead.is_some_and(|overhead| overhead.contains_key("memory")));
+        spec["podTemplate"]["priorityClassName"] = "no-such-class".into();
+        let subject = stage.submit("missing", spec).await;
+        let is_told = |object: &_| {
+            says(object, ConditionType::Progressing, "True", "PodsRefused")
+                && message(object, ConditionType::Progressing).contains("no-such-class")
+        };
+        subject.until("the missing class", is_told).await;
     })
     .await;
 }

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on ends")]
 
 mod answer;
+mod claim;
 mod cleanup;
 mod deadlines;
 mod dependencies;
@@ -24,7 +25,9 @@ mod live;
 mod node;
 mod operator;
 mod output;
+mod outside;
 mod pacing;
+mod package_archive;
 mod packed;
 mod pair;
 mod processes;

@@ -119,6 +119,12 @@ impl Stage {
         Submitted::new(api, name)
     }
 
+    /// Creates a ConfigMap in the test's namespace.
+    pub(crate) async fn create_config_map(&self, object: Value) {
+        let config_map = serde_json::from_value(object).unwrap();
+        self.api::<ConfigMap>().create(&PostParams::default(), &config_map).await.unwrap();
+    }
+
     /// Writes down everything that happens to pods of the namespace from now on.
     pub(crate) async fn journal(&self) -> Journal {
         Journal::start(self.api::<Pod>()).await
