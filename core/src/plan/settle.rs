@@ -4,7 +4,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scriptrunner_api::{
     reason::NodeReason,
     snapshot::Record,
-    v1alpha1::{Execution, NodeState, NodeStatus},
+    v1alpha1::{Execution, NodeState, NodeStatus, Volume},
 };
 
 use super::{
@@ -309,7 +309,8 @@ pub(super) fn enforce_start_deadlines(
         if node_entry.node_state() == NodeState::Pending && Halt::of(run, tally, is_overdue).is_some() {
             continue;
         }
-        let Some((since, reason, message)) = waits_for(node, node_entry, walk.on(name), observed, run_start)
+        let Some((since, reason, message)) =
+            waits_for(node, node_entry, walk.on(name), observed, (run, run_start))
         else {
             continue;
         };
@@ -330,13 +331,36 @@ pub(super) fn enforce_start_deadlines(
     }
 }
 
+/// What may be missing of a pod that was not started: the kubelet says which volume it waits for in Events only.
+fn what_volumes_need(run: &ValidRun) -> String {
+    let is_required = |optional: Option<bool>| optional != Some(true);
+    let needs = run.pinned.volumes.iter().filter_map(|volume| {
+        let Volume { name: _, config_map, secret, empty_dir: _, persistent_volume_claim, ephemeral: _ } =
+            volume;
+        let config_map = config_map.as_ref().filter(|volume| is_required(volume.optional));
+        let secret = secret.as_ref().filter(|volume| is_required(volume.optional));
+        let config_map = config_map.map(|volume| format!("ConfigMap {:?}", volume.name));
+        let secret = secret.map(|volume| format!("Secret {:?}", volume.secret_name));
+        let claim = persistent_volume_claim.as_ref().map(|volume| format!("claim {:?}", volume.claim_name));
+        config_map.or(secret).or(claim)
+    });
+    let needs: Vec<String> = needs.collect();
+    if needs.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; its volumes need {}: look whether that is there, with every key that items names",
+        needs.join(", ")
+    )
+}
+
 /// Since when an entry waits for a start, and what it fails with if that takes too long.
 fn waits_for(
     node: &NodeFacts,
     node_entry: &NodeStatus,
     runners: &[Runner<'_>],
     observed: &Observed,
-    run_start: Timestamp,
+    (run, run_start): (&ValidRun, Timestamp),
 ) -> Option<(Timestamp, NodeReason, String)> {
     let unreachable = || format!("node {:?} was not Ready within podStartDeadlineSeconds", node.name);
     match node_entry.node_state() {
@@ -357,14 +381,15 @@ fn waits_for(
             }
             let beside = Beside { live: runner.live(), ..Beside::default() };
             let PodState::Starting { reason, message } = pod_state(runner.pod, beside) else { return None };
-            Some((
-                since,
-                start_failure(&reason),
-                format!(
-                    "pod {:?} did not start within podStartDeadlineSeconds: {reason} {message}",
-                    runner.pod.name
-                ),
-            ))
+            let failure = start_failure(&reason);
+            let mut told = format!(
+                "pod {:?} did not start within podStartDeadlineSeconds: {reason} {message}",
+                runner.pod.name
+            );
+            if failure == NodeReason::StartDeadlineExceeded {
+                told.push_str(&what_volumes_need(run));
+            }
+            Some((since, failure, told))
         }
         NodeState::Pending if entry::reason(node_entry) == Some(NodeReason::NodeNotReady) => Some((
             run_start.max(node.ready_since.unwrap_or(run_start)),

@@ -583,6 +583,26 @@ fn pods_of_a_namesake_hold_the_node() {
 }
 
 #[test]
+fn a_pod_that_does_not_start_names_what_its_volumes_need() {
+    let volumes = "volumes: [{name: a, configMap: {name: settings}}, {name: b, secret: {secretName: key}}, {name: c, secret: {secretName: may-miss, optional: true}}, {name: d, persistentVolumeClaim: {claimName: data}}, {name: e, emptyDir: {}}]";
+    let told = |template: &str| {
+        let mut toy = Toy::new(
+            &format!(
+                "{{script: x, nodeLabelSelector: {{}}, podStartDeadlineSeconds: 30, podTemplate: {{{template}}}}}"
+            ),
+            1,
+        );
+        toy.settle();
+        toy.wait_seconds(31);
+        toy.settle();
+        toy.status().nodes["n1"].message.clone()
+    };
+    let message = told(volumes);
+    assert!(message.contains("ConfigMap \"settings\", Secret \"key\", claim \"data\": look"), "{message}");
+    assert!(!told("").contains("volumes"));
+}
+
+#[test]
 fn an_answer_after_the_wait_was_given_up_counts() {
     let mut toy = Toy::new("{script: x, nodeLabelSelector: {}, podStartDeadlineSeconds: 30}", 1);
     toy.settle();

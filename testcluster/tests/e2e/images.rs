@@ -138,6 +138,8 @@ async fn what_a_pod_names_and_is_not_there_is_told() {
         let secret = stage.submit("secret", with(secret)).await;
         let from = json!({"envFrom": [{"configMapRef": {"name": "no-config-map"}}]});
         let from = stage.submit("from", with(from)).await;
+        let volumes = json!([{"name": "a", "secret": {"secretName": "no-volume"}}]);
+        let volume = stage.submit("volume", with(json!({"podTemplate": {"volumes": volumes}}))).await;
         let optional =
             json!({"envFrom": [{"prefix": "A_", "secretRef": {"name": "no-secret", "optional": true}}]});
         let optional = stage.submit("optional", with(optional)).await;
@@ -147,6 +149,10 @@ async fn what_a_pod_names_and_is_not_there_is_told() {
             let told = &entry(&object, &node).message;
             assert!(told.contains(name), "{told}");
         }
+        let object = volume.until_failed().await;
+        assert_eq!(state(&object, &node), ("Failed", "StartDeadlineExceeded"));
+        let told = &entry(&object, &node).message;
+        assert!(told.contains("Secret \"no-volume\""), "{told}");
         optional.until_complete().await;
     })
     .await;
