@@ -1,19 +1,30 @@
 //! Processes of nodes, found and killed from the machine: a node's processes are the machine's too.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use scriptrunner_testcluster::{Cluster, wait};
 
 use crate::stage::PATIENCE;
 
+/// `pid program` of a process and of all that descend from it.
+pub(crate) fn all_of(first: u32) -> BTreeSet<String> {
+    let is_its = |pid: &u32| is_below(*pid, &[first]);
+    let named = |pid: u32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        format!("{pid} {}", name.trim())
+    };
+    pids().filter(is_its).map(named).collect()
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+}
+
 /// Pids of the cluster's processes that run `program` (a file name) with `argument` among their arguments.
 pub(crate) fn find(cluster: &Cluster, program: &str, argument: &str) -> Vec<u32> {
     let nodes: Vec<u32> =
         cluster.node_names().iter().filter_map(|node| cluster.node_process(node).ok().flatten()).collect();
-    let processes = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    processes
+    pids()
         .filter(|pid| {
             let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut arguments = arguments.split(|byte| *byte == 0);

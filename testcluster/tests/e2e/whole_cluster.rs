@@ -2,6 +2,7 @@
 
 mod hung;
 mod interruptions;
+mod leftovers;
 mod nodes;
 mod operator_killed;
 mod operator_replaced;
