@@ -87,6 +87,19 @@ fn changed_certificates_are_a_run() {
 }
 
 #[test]
+fn a_run_goes_on_without_its_certificates() {
+    let spec = "{script: x, nodeLabelSelector: {}, parallelism: 1, executionDeadlineSeconds: 100, dependencies: {trustedCA: {configMapKeyRef: {name: a, key: k}}}}";
+    let mut toy = Toy::new(spec, 2);
+    give(&mut toy, Sources { script: None, trusted_ca: Some(Source::Text("one".into())) });
+    assert_eq!(toy.created, 1);
+    lose(&mut toy);
+    toy.observed.sources = Sources { script: None, trusted_ca: Some(Source::NoConfigMap) };
+    toy.end_all(&succeeded(""));
+    toy.settle();
+    assert_eq!((accepted(&toy), toy.created, run(&toy).0), (("False", "InputMissing"), 2, 1));
+}
+
+#[test]
 fn nothing_begins_until_there_is_a_script() {
     for (source, reason) in [
         (Source::NoConfigMap, "InputMissing"),
