@@ -87,6 +87,13 @@ apply_definitions() {
   "${KUBECTL[@]}" wait --for=condition=Established --timeout=60s -f "$ROOT/crds" >/dev/null
   local manifest
   for manifest in "$ROOT"/deploy/[012]*.yaml; do "${KUBECTL[@]}" apply -f "$manifest"; done
+  # Without the mutating half nobody could write a privileged spec by the usual means.
+  if serves_mutating_policies; then "${KUBECTL[@]}" apply -f "$ROOT/deploy/optional/requested-by.yaml"; fi
+}
+
+# Kubernetes 1.36 and newer do.
+serves_mutating_policies() {
+  "${KUBECTL[@]}" get --raw /apis/admissionregistration.k8s.io/v1 | grep -q '"mutatingadmissionpolicies"'
 }
 
 # install_scriptrunner: crds/ and deploy/, and waits until the operator is ready.

@@ -19,6 +19,7 @@ pub mod pressure;
 pub mod rbac;
 pub mod reconcile;
 pub mod report;
+pub mod roles;
 pub mod run;
 #[cfg(test)]
 mod scripted;

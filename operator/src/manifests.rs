@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 
 use crate::{
-    policies, rbac,
+    policies, rbac, roles,
     sessions::{PORT_NAME, SERVICE_NAME},
 };
 
@@ -90,9 +90,11 @@ pub fn files() -> Vec<File> {
         .collect();
     files.push(file("deploy/00-namespace.yaml", &[yaml::document(&namespace())]));
     files.push(file("deploy/10-rbac.yaml", &rbac_documents()));
+    files.push(file("deploy/15-roles.yaml", &role_documents()));
     files.push(file("deploy/20-policies.yaml", &policy_documents()));
     files.push(file("deploy/25-service.yaml", &[yaml::document(&service())]));
     files.push(file("deploy/30-operator.yaml", &[yaml::document(&deployment::deployment())]));
+    files.push(file("deploy/optional/requested-by.yaml", &requested_by_documents()));
     files
 }
 
@@ -179,6 +181,22 @@ fn policy_documents() -> Vec<String> {
         .zip(&bindings)
         .flat_map(|(policy, binding)| [yaml::document(policy), yaml::document(binding)])
         .collect()
+}
+
+fn role_documents() -> Vec<String> {
+    let role = |role: &roles::Role| {
+        yaml::comment(role.why) + &yaml::role("ClusterRole", role.name, None, role.rules)
+    };
+    roles::ROLES.iter().map(role).collect()
+}
+
+/// Only where the API server serves mutating admission policies: without the first the second would refuse every
+/// privileged spec.
+fn requested_by_documents() -> Vec<String> {
+    let (policy, binding) = policies::requested_by::validating();
+    let mut documents: Vec<_> = policies::requested_by::mutating().iter().map(yaml::document).collect();
+    documents.extend([yaml::document(&policy), yaml::document(&binding)]);
+    documents
 }
 
 fn named(namespaced: bool) -> ObjectMeta {

@@ -1,26 +1,32 @@
-//! The admission policies of the operator: who may write which spec, and what namespaces for privileged runs admit. Pure.
+//! The admission policies of the operator: who may write which spec, status, pod and input, and what the operator's own account
+//! may ask for. Pure.
 //!
 //! RBAC cannot look into an object, so the mode is judged here. Rules for whoever edits an expression:
 //! at most two authorizer checks per expression (a third exceeds the cost limit and then denies everybody);
 //! `request.subResource` and other optional parts only through `.?` and `orValue` (an absent one is an error, and an error
 //! denies); every validation has reason `Forbidden` (else the answer is 422) and a text that begins with the policy's name.
 
-use std::collections::BTreeMap;
+mod config_maps;
+mod operator;
+mod place;
+mod pods;
+pub mod requested_by;
+mod spec;
+mod status;
+mod tokens;
 
 use k8s_openapi::{
     api::admissionregistration::v1::{
-        AuditAnnotation, MatchCondition, MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy,
+        MatchCondition, MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy,
         ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec,
         ValidatingAdmissionPolicySpec, Validation, Variable,
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
-use scriptrunner_api::{
-    GROUP, VERSION,
-    labels::{PRIVILEGED, PRIVILEGED_ALLOWED},
-};
+use scriptrunner_api::GROUP;
+use scriptrunner_core::names::{NORMAL_POD_PREFIX, PRIVILEGED_POD_PREFIX};
 
-use crate::manifests::{NAMESPACE, operator_user};
+use crate::manifests::operator_user;
 
 /// Virtual API group in which rights to privileged modes are given; nothing is served there.
 pub const ACCESS_GROUP: &str = "access.scriptrunner.io";
@@ -38,192 +44,92 @@ pub const USE: &str = "use";
 
 /// Policy: who may write which spec.
 pub const SPEC: &str = "scriptrunner-spec";
+/// Policy: who may write a status.
+pub const STATUS: &str = "scriptrunner-status";
+/// Policy: who makes, marks and edits runner pods.
+pub const PODS: &str = "scriptrunner-pods";
+/// Policy: who enters runner pods of a privileged mode.
+pub const EXEC: &str = "scriptrunner-exec";
+/// Policy: who says how a runner's container ended.
+pub const POD_OUTCOME: &str = "scriptrunner-pod-outcome";
+/// Policy: who asks for tokens that runners are known by.
+pub const TOKENS: &str = "scriptrunner-tokens";
+/// Policy: who makes and edits the inputs of runs.
+pub const CONFIG_MAPS: &str = "scriptrunner-configmaps";
+/// Policy: what the operator's own account asks for.
+pub const OPERATOR_REQUESTS: &str = "scriptrunner-operator";
 /// Policy: who makes and edits pods in a namespace for privileged runs.
 pub const PRIVILEGED_NAMESPACE: &str = "scriptrunner-privileged-namespace";
 /// Policy: who makes a namespace one for privileged runs.
 pub const NAMESPACE_LABEL: &str = "scriptrunner-namespace-label";
 
+/// Who takes owners from what they owned: the garbage collector, under its own account or that of all controllers.
+const GARBAGE_COLLECTORS: &str =
+    "['system:serviceaccount:kube-system:generic-garbage-collector', 'system:kube-controller-manager']";
+
 /// Every policy, with every field as the API server would fill it, so that an installed one can be compared.
 pub fn policies() -> Vec<ValidatingAdmissionPolicy> {
-    vec![spec(), privileged_namespace(), namespace_label()]
+    vec![
+        spec::policy(),
+        status::policy(),
+        pods::marks(),
+        pods::entering(),
+        pods::outcome(),
+        tokens::policy(),
+        config_maps::policy(),
+        operator::policy(),
+        place::privileged_namespace(),
+        place::namespace_label(),
+    ]
 }
 
-/// The binding of each policy. The refusal of a spec is also written to the audit log.
+/// The binding of each policy, in their order. The refusal of a spec is also written to the audit log.
 pub fn bindings() -> Vec<ValidatingAdmissionPolicyBinding> {
-    let binding = |name: &str, actions: &[&str]| ValidatingAdmissionPolicyBinding {
+    vec![
+        binding(SPEC, &["Deny", "Audit"]),
+        binding(STATUS, &["Deny"]),
+        binding(PODS, &["Deny"]),
+        binding(EXEC, &["Deny"]),
+        binding(POD_OUTCOME, &["Deny"]),
+        binding(TOKENS, &["Deny"]),
+        binding(CONFIG_MAPS, &["Deny"]),
+        binding(OPERATOR_REQUESTS, &["Deny"]),
+        binding(PRIVILEGED_NAMESPACE, &["Deny"]),
+        binding(NAMESPACE_LABEL, &["Deny"]),
+    ]
+}
+
+fn binding(name: &str, actions: &[&str]) -> ValidatingAdmissionPolicyBinding {
+    ValidatingAdmissionPolicyBinding {
         metadata: named(name),
         spec: Some(ValidatingAdmissionPolicyBindingSpec {
             policy_name: Some(name.to_owned()),
             validation_actions: Some(strings(actions)),
             ..Default::default()
         }),
-    };
-    vec![
-        binding(SPEC, &["Deny", "Audit"]),
-        binding(PRIVILEGED_NAMESPACE, &["Deny"]),
-        binding(NAMESPACE_LABEL, &["Deny"]),
-    ]
+    }
 }
 
-fn spec() -> ValidatingAdmissionPolicy {
-    let operator = operator_user();
-    let may_new = may_use("request.namespace", "variables.mode.lowerAscii()");
-    let may_old = may_use("request.namespace", "variables.oldMode.lowerAscii()");
-    policy(
-        SPEC,
-        ValidatingAdmissionPolicySpec {
-            match_constraints: Some(matching(None, &rule(GROUP, VERSION, &["CREATE", "UPDATE"], &["scriptrunners"]))),
-            variables: Some(vec![
-                variable("isOperator", format!("request.userInfo.username == '{operator}'")),
-                variable("changed", "oldObject == null || object.spec != oldObject.spec".to_owned()),
-                variable("mode", "has(object.spec.mode) ? object.spec.mode : 'Unknown'".to_owned()),
-                variable(
-                    "oldMode",
-                    "oldObject == null ? 'Normal' : has(oldObject.spec.mode) ? oldObject.spec.mode : 'Unknown'"
-                        .to_owned(),
-                ),
-                variable("mayNew", format!("variables.mode == 'Normal'\n|| {may_new}")),
-                variable(
-                    "mayOld",
-                    format!("variables.oldMode == 'Normal' || variables.oldMode == variables.mode\n|| {may_old}"),
-                ),
-                variable("borrows", borrows()),
-                // A toleration without a key is for every taint.
-                variable(
-                    "controlPlane",
-                    format!("object.spec.?tolerations.orValue([]).exists(t, t.?key.orValue('') in ['', '{CONTROL_PLANE_TAINT}'])"),
-                ),
-            ]),
-            validations: Some(spec_validations()),
-            audit_annotations: Some(vec![AuditAnnotation {
-                key: "privileged-spec".to_owned(),
-                value_expression: "variables.changed && variables.mode != 'Normal'\n? 'mode=' + variables.mode + ' by=' + request.userInfo.username\n: ''"
-                    .to_owned(),
-            }]),
-            ..Default::default()
-        },
+/// Whether the operator asks.
+fn is_operator() -> String {
+    format!("request.userInfo.username == '{}'", operator_user())
+}
+
+/// Whether the object `o` has a name, or an owner, that only our children have.
+fn is_child(prefixes: &[&str]) -> String {
+    let names: Vec<_> = prefixes
+        .iter()
+        .map(|prefix| format!("o.metadata.?name.orValue('').startsWith('{prefix}')"))
+        .collect();
+    format!(
+        "{}\n|| o.metadata.?ownerReferences.orValue([]).exists(r, r.apiVersion.startsWith('{GROUP}/'))",
+        names.join("\n|| ")
     )
 }
 
-/// Whether the spec names something of its namespace that otherwise only who makes pods there reaches. Of each list that is
-/// allowed which cannot; so a kind that is added later is refused, not let through. Untyped, because a schema that knows
-/// none of these fields yet, or not any more, is no reason for a warning.
-fn borrows() -> String {
-    let spec = "dyn(object.spec)";
-    [
-        format!(
-            "{spec}.?env.orValue([]).exists(e, e.?valueFrom.hasValue()\n  && (e.valueFrom.?configMapKeyRef.hasValue() || e.valueFrom.?secretKeyRef.hasValue()\n    || !(e.valueFrom.?fieldRef.hasValue() || e.valueFrom.?resourceFieldRef.hasValue())))"
-        ),
-        format!("{spec}.?envFrom.orValue([]).size() > 0"),
-        format!("{spec}.?scriptFrom.hasValue()"),
-        format!("{spec}.?dependencies.?trustedCA.hasValue()"),
-        format!("{spec}.?imagePullSecrets.orValue([]).size() > 0"),
-        // A claim that is made for the pod may be a copy of another claim.
-        format!(
-            "{spec}.?podTemplate.?volumes.orValue([]).exists(v,\n  v.?configMap.hasValue() || v.?secret.hasValue() || v.?persistentVolumeClaim.hasValue()\n  || v.?ephemeral.?volumeClaimTemplate.?spec.?dataSource.hasValue()\n  || v.?ephemeral.?volumeClaimTemplate.?spec.?dataSourceRef.hasValue()\n  || !(v.?emptyDir.hasValue() || v.?ephemeral.hasValue()))"
-        ),
-    ]
-    .join("\n|| ")
-}
-
-fn spec_validations() -> Vec<Validation> {
-    let needs = |what: &str, mode: &str| {
-        format!(
-            "'{SPEC}: {what} ' + {mode}\n+ ' needs verb {USE} on {EXECUTION_MODES}.{ACCESS_GROUP}/'\n+ request.namespace + ':' + {mode}.lowerAscii() + ' (cluster scope)'"
-        )
-    };
-    vec![
-        Validation {
-            message_expression: Some(needs("mode", "variables.mode")),
-            ..forbidden("!variables.changed || variables.mayNew")
-        },
-        Validation {
-            message_expression: Some(needs("leaving mode", "variables.oldMode")),
-            ..forbidden("!variables.changed || variables.mayOld")
-        },
-        Validation {
-            message: Some(format!(
-                "{SPEC}: Secrets, ConfigMaps, claims and pull secrets may be named only by who may create pods in this namespace"
-            )),
-            ..forbidden(
-                "!variables.changed || !variables.borrows\n|| authorizer.group('').resource('pods').namespace(request.namespace).check('create').allowed()",
-            )
-        },
-        Validation {
-            message: Some(format!(
-                "{SPEC}: a toleration of {CONTROL_PLANE_TAINT}, as one without a key is, needs verb {USE} on {NODE_CLASSES}.{ACCESS_GROUP}/{CONTROL_PLANE} (cluster scope)"
-            )),
-            ..forbidden(&format!(
-                "!variables.changed || !variables.controlPlane\n|| authorizer.group('{ACCESS_GROUP}').resource('{NODE_CLASSES}').name('{CONTROL_PLANE}').check('{USE}').allowed()"
-            ))
-        },
-        Validation {
-            message: Some(format!("{SPEC}: the operator writes no spec")),
-            ..forbidden("!variables.isOperator")
-        },
-        Validation {
-            message: Some(format!(
-                "{SPEC}: no ScriptRunner in the operator's own namespace; choose another one"
-            )),
-            ..forbidden(&format!("!variables.changed || request.namespace != '{NAMESPACE}'"))
-        },
-    ]
-}
-
-fn privileged_namespace() -> ValidatingAdmissionPolicy {
-    let operator = operator_user();
-    let labelled = LabelSelector {
-        match_labels: Some(BTreeMap::from([(PRIVILEGED.to_owned(), PRIVILEGED_ALLOWED.to_owned())])),
-        ..Default::default()
-    };
-    let pods = rule("", "v1", &["CREATE", "UPDATE"], &["pods", "pods/ephemeralcontainers", "pods/resize"]);
-    policy(
-        PRIVILEGED_NAMESPACE,
-        ValidatingAdmissionPolicySpec {
-            match_constraints: Some(matching(Some(labelled), &pods)),
-            match_conditions: Some(vec![MatchCondition {
-                name: "spec-writes".to_owned(),
-                expression: "request.operation == 'CREATE' || request.?subResource.orValue('') != ''\n|| object.spec != oldObject.spec".to_owned(),
-            }]),
-            validations: Some(vec![Validation {
-                message: Some(format!(
-                    "{PRIVILEGED_NAMESPACE}: in a namespace labelled {PRIVILEGED}={PRIVILEGED_ALLOWED} only the operator creates or edits pods; use another namespace"
-                )),
-                // Kubelets make the mirror pods of static pods; NodeRestriction holds them to their own node.
-                ..forbidden(&format!(
-                    "request.userInfo.username == '{operator}'\n|| request.userInfo.?groups.orValue([]).exists(g, g == 'system:nodes')"
-                ))
-            }]),
-            ..Default::default()
-        },
-    )
-}
-
-fn namespace_label() -> ValidatingAdmissionPolicy {
-    // Labels can also be written through both subresources.
-    let namespaces =
-        rule("", "v1", &["CREATE", "UPDATE"], &["namespaces", "namespaces/status", "namespaces/finalize"]);
-    let label = |object: &str| format!("{object}.metadata.?labels[?'{PRIVILEGED}'].orValue('')");
-    policy(
-        NAMESPACE_LABEL,
-        ValidatingAdmissionPolicySpec {
-            match_constraints: Some(matching(None, &namespaces)),
-            variables: Some(vec![
-                variable("newLabel", label("object")),
-                variable("oldLabel", format!("oldObject == null ? '' : {}", label("oldObject"))),
-            ]),
-            validations: Some(vec![Validation {
-                message: Some(format!(
-                    "{NAMESPACE_LABEL}: label {PRIVILEGED} needs verb {USE} on {EXECUTION_MODES}.{ACCESS_GROUP}/<namespace>:privileged (cluster scope)"
-                )),
-                ..forbidden(&format!(
-                    "variables.newLabel == variables.oldLabel\n|| {}",
-                    may_use("object.metadata.name", "'privileged'")
-                ))
-            }]),
-            ..Default::default()
-        },
-    )
+/// Whether the name is that of a runner pod.
+fn is_runner_pod(name: &str) -> String {
+    format!("{name}.startsWith('{NORMAL_POD_PREFIX}') || {name}.startsWith('{PRIVILEGED_POD_PREFIX}')")
 }
 
 /// The right to a mode, for one namespace or for all. Asked without a namespace, so only a ClusterRoleBinding gives it:
@@ -267,6 +173,15 @@ fn rule(group: &str, version: &str, operations: &[&str], resources: &[&str]) -> 
     }
 }
 
+fn when(name: &str, expression: String) -> MatchCondition {
+    MatchCondition { name: name.to_owned(), expression }
+}
+
+/// A validation with a fixed text, which begins with the policy's name.
+fn demand(policy: &str, text: &str, expression: &str) -> Validation {
+    Validation { message: Some(format!("{policy}: {text}")), ..forbidden(expression) }
+}
+
 fn forbidden(expression: &str) -> Validation {
     Validation {
         expression: expression.to_owned(),
@@ -297,7 +212,7 @@ mod tests {
             let name = policy.metadata.name.unwrap();
             policy.spec.unwrap().validations.unwrap().into_iter().map(move |rule| (name.clone(), rule))
         };
-        policies().into_iter().flat_map(of).collect()
+        policies().into_iter().chain([requested_by::validating().0]).flat_map(of).collect()
     }
 
     #[test]
@@ -327,6 +242,7 @@ mod tests {
         let bound: Vec<_> = bindings().into_iter().map(|binding| binding.spec.unwrap().policy_name).collect();
         for policy in policies() {
             assert!(bound.contains(&policy.metadata.name));
+            assert!(policy.metadata.name.unwrap().starts_with("scriptrunner-"));
             assert_eq!(policy.spec.unwrap().failure_policy.as_deref(), Some("Fail"));
         }
     }

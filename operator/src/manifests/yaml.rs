@@ -42,7 +42,7 @@ fn rule(rule: &Rule) -> String {
 }
 
 /// The text as comment lines of at most [`WIDTH`] characters.
-fn comment(text: &str) -> String {
+pub(super) fn comment(text: &str) -> String {
     let mut lines = vec!["#".to_owned()];
     for word in text.split_whitespace() {
         let line = lines.last_mut().expect("should hold the first line");
