@@ -181,14 +181,32 @@ async fn install(cluster: &Cluster, checkout: &Path) -> anyhow::Result<()> {
         }
     }
     files.sort();
-    kubectl_apply(cluster, &files).await
+    kubectl_apply(cluster, &files).await?;
+    unbind(cluster).await
+}
+
+/// The policies that only kubelets satisfy, left out: here nodes are played by others.
+const OF_KUBELETS: [&str; 2] = ["scriptrunner-pod-outcome", "scriptrunner-tokens"];
+
+async fn unbind(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut command = kubectl(cluster, &["delete", "validatingadmissionpolicybinding", "--ignore-not-found"]);
+    command.args(OF_KUBELETS);
+    let output = command.output().await.context("run kubectl")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "kubectl delete of bindings: {said}");
+    Ok(())
+}
+
+fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Command {
+    let mut command = Command::new(cluster.kubectl());
+    command.env_clear().args(arguments).arg("--kubeconfig").arg(cluster.kubeconfig());
+    // Without a home it would leave its cache in the current folder.
+    command.arg("--cache-dir").arg(cluster.logs().join("kubectl"));
+    command
 }
 
 async fn kubectl_apply(cluster: &Cluster, paths: &[PathBuf]) -> anyhow::Result<()> {
-    let mut command = Command::new(cluster.kubectl());
-    command.env_clear().args(["apply", "--server-side", "--kubeconfig"]).arg(cluster.kubeconfig());
-    // Without a home it would leave its cache in the current folder.
-    command.arg("--cache-dir").arg(cluster.logs().join("kubectl"));
+    let mut command = kubectl(cluster, &["apply", "--server-side"]);
     for path in paths {
         command.arg("--filename").arg(path);
     }
