@@ -70,13 +70,17 @@ pub fn mutating() -> [Value; 2] {
     let (who, old_who) = ("request.userInfo.username", annotation("oldObject"));
     let stamp = format!("{CHANGED} ? {who} : {old_who}.orValue('')");
     let constraints = matching(None, &rule(GROUP, VERSION, &["CREATE", "UPDATE"], &["scriptrunners"]));
-    let expression =
-        format!("Object{{metadata: Object.metadata{{annotations: {{'{ANNOTATION}': {stamp}}}}}}}");
+    // Not an apply configuration: that reads the whole object by its schema first, and whoever has a field of a wrong type
+    // is told so in words of this policy, in place of the API server's own sentence.
+    let key = ANNOTATION.replace('/', "~1");
+    let expression = format!(
+        "(has(object.metadata.annotations) ? [] : [JSONPatch{{op: 'add', path: '/metadata/annotations', value: dyn({{}})}}])\n+ [JSONPatch{{op: 'add', path: '/metadata/annotations/{key}', value: {stamp}}}]"
+    );
     let policy = json!({"apiVersion": api, "kind": "MutatingAdmissionPolicy", "metadata": {"name": REQUESTED_BY},
         "spec": {"failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded", "matchConstraints": constraints,
             // An object that has none, as one from before, gets none by a change of its labels.
             "matchConditions": [{"name": "stamp", "expression": format!("{CHANGED} || {old_who}.hasValue()")}],
-            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}]}});
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]}});
     let binding = json!({"apiVersion": api, "kind": "MutatingAdmissionPolicyBinding",
         "metadata": {"name": REQUESTED_BY}, "spec": {"policyName": REQUESTED_BY}});
     [policy, binding]
