@@ -27,6 +27,11 @@ use crate::{
 
 /// A client for a kubeconfig. A proxy named in the environment is not used: the cluster is on this machine.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    client_with(kubeconfig, |_| {}).await
+}
+
+/// The same, with a configuration that `change` has changed.
+pub(crate) async fn client_with(kubeconfig: &Path, change: impl FnOnce(&mut Config)) -> Result<Client> {
     let unusable = |reason: String| Error::Kubeconfig { path: kubeconfig.to_owned(), reason };
     let parsed = Kubeconfig::read_from(kubeconfig).map_err(|error| unusable(error.to_string()))?;
     let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
@@ -34,6 +39,7 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
         .map_err(|error| unusable(error.to_string()))?;
     config.proxy_url = None;
     config.connect_timeout = Some(Duration::from_secs(5));
+    change(&mut config);
     Client::try_from(config).map_err(|error| unusable(error.to_string()))
 }
 

@@ -58,6 +58,16 @@ impl Cluster {
         api::client(&self.kubeconfig()).await
     }
 
+    /// A client that acts as `user`, in `groups` besides that of all users.
+    pub async fn acting_as(&self, user: &str, groups: &[&str]) -> Result<Client> {
+        let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
+        let act = |config: &mut kube::Config| {
+            config.auth_info.impersonate = Some(user.to_owned());
+            config.auth_info.impersonate_groups = Some(groups);
+        };
+        api::client_with(&self.kubeconfig(), act).await
+    }
+
     /// The API server's address for clients.
     pub fn api_url(&self) -> String {
         self.state.slot.api_url()

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod binaries;
+pub mod bindings;
 pub mod component;
 pub mod folder;
 pub mod namespace;

@@ -11,7 +11,10 @@ use kube::{
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use scriptrunner_operator::{manifests::files, rbac::CRD_NAME};
+use scriptrunner_operator::{
+    manifests::{NAMESPACE, files, operator_user},
+    rbac::CRD_NAME,
+};
 use scriptrunner_testcluster::{Cluster, wait};
 use serde_json::{Value, json};
 
@@ -28,11 +31,18 @@ pub(crate) async fn admin() -> Client {
 
 /// A client that acts as `user`, in `groups` besides that of all users.
 pub(crate) async fn acting_as(user: &str, groups: &[&str]) -> Client {
-    let mut config = config().await;
-    config.auth_info.impersonate = Some(user.to_owned());
-    let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
-    config.auth_info.impersonate_groups = Some(groups);
-    Client::try_from(config).unwrap()
+    cluster().acting_as(user, groups).await.unwrap()
+}
+
+/// A client with the rights of the operator's account.
+pub(crate) async fn acting_as_operator() -> Client {
+    let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{NAMESPACE}")];
+    acting_as(&operator_user(), &groups).await
+}
+
+/// A client with the rights of a node's kubelet.
+pub(crate) async fn acting_as_kubelet(node: &str) -> Client {
+    acting_as(&format!("system:node:{node}"), &["system:nodes"]).await
 }
 
 /// A client that acts as `user` and calls itself `agent`, which the audit log repeats.

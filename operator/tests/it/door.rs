@@ -59,15 +59,15 @@ async fn only_the_pods_own_token_opens_the_door() {
 async fn pods_that_are_not_ours_or_not_what_they_say_are_refused() {
     stage("door-pods", async |stage| {
         let mut honest = stage.honest("honest").await;
-        let unmarked = stage.raw_pod(&json!({"metadata": {"name": "stranger"}})).await;
-        refused(stage, &stage.token(&unmarked, Audience::Ours).await, 503, "pod_unknown").await;
+        let unmarked = stage.strange_pod("stranger").await;
+        refused(stage, &stage.strange_token(&unmarked).await, 503, "pod_unknown").await;
         // It runs on one node, and its marks name another.
         let nodes = stage.nodes().await;
         let astray = json!({"metadata": {"annotations": {"scriptrunner.io/node": nodes[1]}}, "spec": {"nodeName": nodes[0]}});
         let astray = stage.pod("srn-astray", &astray).await;
         refused(stage, &stage.token(&astray, Audience::Ours).await, 403, "review_bound").await;
         stage.account("builder").await;
-        let other_account = stage.pod("srn-account", &json!({"spec": {"serviceAccountName": "builder"}})).await;
+        let other_account = stage.forged_pod("srn-account", &json!({"spec": {"serviceAccountName": "builder"}})).await;
         refused(stage, &stage.token(&other_account, Audience::Ours).await, 403, "review_user").await;
         let gone = stage.pod("srn-gone", &json!({})).await;
         let token = stage.token(&gone, Audience::Ours).await;
@@ -84,7 +84,7 @@ async fn pods_that_are_not_ours_or_not_what_they_say_are_refused() {
     .await;
 }
 
-/// Whoever may make pods may make one with our marks, and mint its token. It speaks for itself, under its own UID, and the
+/// Where the policies are missing whoever may make pods may make one with our marks, and mint its token. It speaks for itself, under its own UID, and the
 /// plan believes only pods that a status names: neither the honest pod's session nor what it brought changes.
 #[tokio::test]
 async fn pod_with_our_marks_speaks_for_itself_alone() {

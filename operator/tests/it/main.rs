@@ -4,12 +4,12 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod ancestor;
+mod children;
 mod cluster;
 mod crd;
 mod door;
 mod faults;
 mod flow;
-mod modes;
 mod namespaces;
 mod people;
 mod policies;
@@ -17,3 +17,4 @@ mod rbac;
 mod sources;
 mod specs;
 mod status;
+mod table;

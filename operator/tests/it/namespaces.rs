@@ -2,43 +2,55 @@
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::{
-    Api, ResourceExt,
-    api::{ListParams, Patch, PostParams},
+    Api, Client, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
+use scriptrunner_api::{labels, v1alpha1::Mode};
 use scriptrunner_operator::manifests::operator_user;
 use scriptrunner_testcluster::{Error, namespace::in_namespace};
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{acting_as, admin},
+    children,
+    cluster::{acting_as, acting_as_kubelet, admin},
     people::{
         Answer::{No, Yes},
         ask, dry_create, dry_patch, people,
     },
 };
 
+/// Admits privileged pods in a namespace that there is already.
+async fn admit(client: &Client, namespace: &str) {
+    let label =
+        Patch::Merge(json!({"metadata": {"labels": {labels::PRIVILEGED: labels::PRIVILEGED_ALLOWED}}}));
+    Api::<Namespace>::all(client.clone()).patch(namespace, &PatchParams::default(), &label).await.unwrap();
+}
+
 #[tokio::test]
 async fn only_the_operator_makes_pods_where_privileged_ones_are_admitted() {
     let client = admin().await;
-    let labels = [("scriptrunner.io/privileged", "allowed")];
-    in_namespace(&client, "privileged-pods", &labels, async |namespace| {
+    in_namespace(&client, "privileged-pods", &[], async |namespace| {
         people(&client, &namespace).await;
-        let refused = No("scriptrunner-privileged-namespace: in a namespace labelled");
-        let owner = format!("owner@{namespace}");
+        let subject = children::owner(&client, &namespace, "owner").await;
         let pod: Pod = serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
             "spec": {"schedulingGates": [{"name": "testcluster/never"}], "containers": [{"name": "c", "image": "none.invalid/x"}]}}))
         .unwrap();
-        let operator = operator_user();
-        for (who, expected) in [
-            (owner.as_str(), refused),
-            ("system:serviceaccount:kube-system:job-controller", refused),
-            (operator.as_str(), Yes),
+        Api::<Pod>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &pod).await.unwrap();
+        admit(&client, &namespace).await;
+        let refused = No("denied request: scriptrunner-privileged-namespace: in a namespace labelled");
+        let owner = format!("owner@{namespace}");
+        let runner: Pod =
+            serde_json::from_value(children::pod("srp-1", Mode::Privileged, &subject)).unwrap();
+        let mut another = pod.clone();
+        another.metadata.name = Some("q".into());
+        for (who, pod, expected) in [
+            (owner.as_str(), &another, refused),
+            ("system:serviceaccount:kube-system:job-controller", &another, refused),
+            (operator_user().as_str(), &runner, Yes),
         ] {
             let api: Api<Pod> = Api::namespaced(acting_as(who, &[]).await, &namespace);
-            ask(&format!("{who} creates a pod"), expected, async || api.create(&dry_create(), &pod).await.map(drop)).await;
+            ask(&format!("{who} creates a pod"), expected, async || api.create(&dry_create(), pod).await.map(drop)).await;
         }
-        let made: Api<Pod> = Api::namespaced(acting_as(&operator, &[]).await, &namespace);
-        made.create(&PostParams::default(), &pod).await.unwrap();
         let api: Api<Pod> = Api::namespaced(acting_as(&owner, &[]).await, &namespace);
         let image = Patch::Strategic(json!({"spec": {"containers": [{"name": "c", "image": "other.invalid/x"}]}}));
         ask("the owner sets an image", refused, async || api.patch("p", &dry_patch(), &image).await.map(drop)).await;
@@ -167,7 +179,7 @@ async fn an_editor_runs_no_privileged_pod_where_privileged_ones_are_admitted() {
                 "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": node.uid(), "controller": true}]},
             "spec": {"nodeName": name, "containers": [{"name": "p", "image": "x"}]}}))
         .unwrap();
-        let kubelet = acting_as(&format!("system:node:{name}"), &["system:nodes"]).await;
+        let kubelet = acting_as_kubelet(&name).await;
         let api: Api<Pod> = Api::namespaced(kubelet, &namespace);
         ask("a kubelet makes a mirror pod", Yes, async || api.create(&dry_create(), &mirror).await.map(drop)).await;
         Ok::<_, Error>(())

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 
 use crate::cluster::{acting_as, grant};
 
+/// How long rights and policies may take to be known.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
 /// What the API server should say.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
@@ -38,7 +41,7 @@ impl Answer {
 /// wrong answer leaves anything behind.
 pub(crate) async fn ask(what: &str, expected: Answer, request: impl AsyncFn() -> kube::Result<()>) {
     let wish = format!("{what}: {expected:?}");
-    let met = wait::until(&wish, Duration::from_secs(15), async |seen| {
+    let met = wait::until(&wish, PATIENCE, async |seen| {
         let answer = request().await;
         seen.note(format!("{answer:?}"));
         Ok::<_, kube::Error>(expected.is(&answer).then_some(()))

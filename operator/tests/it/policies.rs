@@ -9,7 +9,7 @@ use scriptrunner_operator::{
     manifests::{NAMESPACE, operator_user},
     policies,
 };
-use scriptrunner_testcluster::{Error, namespace::in_namespace};
+use scriptrunner_testcluster::{Error, bindings, namespace::in_namespace};
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
 
 #[tokio::test]
 async fn installed_policies_are_the_ones_of_the_code() {
+    let _whole = bindings::whole().await;
     let client = admin().await;
     for expected in policies::policies() {
         let api: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());

@@ -6,40 +6,31 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 use http::Method;
 use kube::Client;
+use scriptrunner_api::v1alpha1::Mode;
 use scriptrunner_operator::{
+    leader::LEASE_NAME,
     manifests::{NAMESPACE, operator_user},
     rbac::{CLUSTER, CRD_NAME, OWN_NAMESPACE, Rule},
+    sessions::SECRET_NAME,
 };
-use scriptrunner_testcluster::{Error, namespace::in_namespace};
+use scriptrunner_testcluster::{Error, bindings, namespace::in_namespace};
 use serde_json::{Value, json};
 
-use crate::cluster::{acting_as, admin, refusal, send};
+use crate::{
+    children::{self, Owner},
+    cluster::{acting_as_operator, admin, refusal, send},
+};
 
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 
-async fn operator() -> Client {
-    acting_as(&operator_user(), &["system:serviceaccounts", &format!("system:serviceaccounts:{NAMESPACE}")])
-        .await
-}
-
-/// An object of a resource, as small as the API server takes it.
-fn object(resource: &str, namespace: &str, name: &str) -> Value {
+/// An object of a resource, as small as the API server and the policies take it. Pods and ConfigMaps have this owner.
+fn object(resource: &str, namespace: &str, name: &str, owner: &Owner) -> Value {
     let metadata = json!({"name": name});
     let typed = |version: &str, kind: &str| json!({"apiVersion": version, "kind": kind, "metadata": metadata.clone()});
     match resource {
-        "scriptrunners" => {
-            let mut object = typed("scriptrunner.io/v1alpha1", "ScriptRunner");
-            object["spec"] = json!({"script": "true", "nodeNames": ["nobody"]});
-            object
-        }
-        "pods" => {
-            let mut pod = typed("v1", "Pod");
-            pod["spec"] = json!({"schedulingGates": [{"name": "testcluster/never"}],
-                "containers": [{"name": "c", "image": "none.invalid/x"}]});
-            pod
-        }
-        "configmaps" => typed("v1", "ConfigMap"),
+        "pods" => children::pod(name, Mode::Normal, owner),
+        "configmaps" => children::config_map(name, Mode::Normal, owner),
         "events" => {
             let mut event = typed("events.k8s.io/v1", "Event");
             for (key, value) in [
@@ -84,13 +75,25 @@ fn path(rule: &Rule, namespace: &str) -> String {
     format!("/{version}/{scope}{plural}")
 }
 
-/// The object that a rule is tried on.
+/// The object that a rule is tried on, named as the policies want it.
 fn name(rule: &Rule) -> &'static str {
-    rule.names.first().copied().unwrap_or("it")
+    match rule.resource {
+        "pods" => "srn-it",
+        "configmaps" => "srs-it",
+        "leases" => LEASE_NAME,
+        "secrets" => SECRET_NAME,
+        _ => rule.names.first().copied().unwrap_or("it"),
+    }
 }
 
 /// Does one thing of the list, as a dry run where it writes. The object of that name is there.
-async fn perform(client: &Client, rule: &Rule, verb: &str, namespace: &str) -> kube::Result<()> {
+async fn perform(
+    client: &Client,
+    rule: &Rule,
+    verb: &str,
+    namespace: &str,
+    owner: &Owner,
+) -> kube::Result<()> {
     let name = name(rule);
     let (one, all) = (format!("{}/{name}", path(rule, namespace)), path(rule, ""));
     let subresource = rule.resource.split_once('/').map_or_else(String::new, |(_, sub)| format!("/{sub}"));
@@ -103,7 +106,13 @@ async fn perform(client: &Client, rule: &Rule, verb: &str, namespace: &str) -> k
         }
         "create" => {
             let path = format!("{}?dryRun=All", path(rule, namespace));
-            send(client, Method::POST, &path, JSON, &object(rule.resource, namespace, "new")).await.map(drop)
+            // The last thing that is asked is whether it is there already.
+            let answer =
+                send(client, Method::POST, &path, JSON, &object(rule.resource, namespace, name, owner)).await;
+            match refusal(&answer) {
+                Some((409, "AlreadyExists", _)) => Ok(()),
+                _ => answer.map(drop),
+            }
         }
         "update" => {
             let mut found = send(client, Method::GET, &one, JSON, &Value::Null).await?;
@@ -124,9 +133,10 @@ async fn perform(client: &Client, rule: &Rule, verb: &str, namespace: &str) -> k
 }
 
 /// Makes the object that the rule is tried on. Gives its path if it was not there.
-async fn make(client: &Client, rule: &Rule, namespace: &str) -> Option<String> {
+async fn make(client: &Client, rule: &Rule, namespace: &str, owner: &Owner) -> Option<String> {
     let (path, name) = (path(rule, namespace), name(rule));
-    let answer = send(client, Method::POST, &path, JSON, &object(rule.resource, namespace, name)).await;
+    let answer =
+        send(client, Method::POST, &path, JSON, &object(rule.resource, namespace, name, owner)).await;
     match refusal(&answer) {
         None => Some(format!("{path}/{name}")),
         Some((code, _, message)) => {
@@ -138,17 +148,22 @@ async fn make(client: &Client, rule: &Rule, namespace: &str) -> Option<String> {
 
 #[tokio::test]
 async fn everything_on_the_list_can_be_done() {
+    let _whole = bindings::whole().await;
     let client = admin().await;
     in_namespace(&client, "rbac-can", &[], async |namespace| {
-        let operator = operator().await;
-        let made = ["scriptrunners", "pods", "configmaps", "events"];
-        for rule in CLUSTER.iter().filter(|rule| made.contains(&rule.resource)) {
-            make(&client, rule, &namespace).await;
+        let operator = acting_as_operator().await;
+        let owner = children::owner(&client, &namespace, "it").await;
+        for rule in CLUSTER {
+            match rule.resource {
+                "pods" | "configmaps" => drop(make(&operator, rule, &namespace, &owner).await),
+                "events" => drop(make(&client, rule, &namespace, &owner).await),
+                _ => {}
+            }
         }
         // In a namespace that is not this test's, so what was not there is removed again.
         let mut made = Vec::new();
         for rule in OWN_NAMESPACE {
-            made.extend(make(&client, rule, NAMESPACE).await);
+            made.extend(make(&client, rule, NAMESPACE, &owner).await);
         }
         let of = |rules: &'static [Rule], namespace: &str| -> Vec<(&Rule, &str, String)> {
             let things = |rule: &'static Rule| rule.verbs.iter().map(move |verb| (rule, *verb));
@@ -156,7 +171,7 @@ async fn everything_on_the_list_can_be_done() {
         };
         let things = [of(CLUSTER, &namespace), of(OWN_NAMESPACE, NAMESPACE)].concat();
         let answers = join_all(things.iter().map(async |(rule, verb, namespace)| {
-            let answer = perform(&operator, rule, verb, namespace).await;
+            let answer = perform(&operator, rule, verb, namespace, &owner).await;
             answer.err().map(|error| format!("{verb} {}: {error}", rule.resource))
         }));
         let failed: Vec<_> = answers.await.into_iter().flatten().collect();
@@ -174,7 +189,7 @@ async fn everything_on_the_list_can_be_done() {
 async fn what_is_not_on_the_list_is_refused() {
     let client = admin().await;
     in_namespace(&client, "rbac-cannot", &[], async |namespace| {
-        let operator = operator().await;
+        let operator = acting_as_operator().await;
         let core = format!("/api/v1/namespaces/{namespace}");
         let own = format!("/api/v1/namespaces/{NAMESPACE}");
         let runners = format!("/apis/scriptrunner.io/v1alpha1/namespaces/{namespace}/scriptrunners");
@@ -278,7 +293,7 @@ fn rights(rule: &Value) -> BTreeSet<String> {
 async fn the_account_has_exactly_the_rights_of_the_list() {
     let client = admin().await;
     in_namespace(&client, "rbac-exact", &[], async |namespace| {
-        let operator = operator().await;
+        let operator = acting_as_operator().await;
         let listed = |rules: &[Rule]| -> BTreeSet<String> {
             rules.iter().flat_map(|rule| rights(&serde_json::to_value(rule.policy_rule()).unwrap())).collect()
         };

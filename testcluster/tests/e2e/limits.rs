@@ -12,12 +12,15 @@ use scriptrunner_api::{
     labels,
     v1alpha1::{Mode, ScriptRunner},
 };
-use scriptrunner_testcluster::wait;
+use scriptrunner_testcluster::{
+    bindings::{self, Binding},
+    wait,
+};
 use serde_json::{Value, json};
 
 use crate::{
     answer::{entry, message, newest, run_number, says, state, status, summary},
-    stage::{PATIENCE, PRIVILEGED, Stage, beside_others},
+    stage::{PATIENCE, PRIVILEGED, Stage, alone, beside_others},
     submitted::Submitted,
 };
 
@@ -142,7 +145,7 @@ async fn a_status_that_somebody_else_wrote_is_put_right_and_nothing_runs_again()
             json!({"status": null}),
         ];
         for patch in vandalism {
-            subject.edit_status(patch.clone()).await;
+            subject.edit_status(&stage.operators().await, patch.clone()).await;
             let is_right = |object: &ScriptRunner| {
                 let (Some(now), Some(then)) = (&object.status, &before.status) else { return false };
                 now.nodes == then.nodes
@@ -167,22 +170,22 @@ async fn held_back(stage: &Stage, node: &str) -> (Submitted, ConfigMap) {
     (subject, found.items.into_iter().next().unwrap())
 }
 
-/// Deletes the run's ConfigMap and makes one with another script in its place.
-async fn replace(stage: &Stage, config_map: &ConfigMap, keep_marks: bool) {
-    let api = stage.api::<ConfigMap>();
-    let name = config_map.name_any();
+/// A ConfigMap with the name of the run's and another script.
+fn forged(config_map: &ConfigMap) -> ConfigMap {
     let mut forged = config_map.clone();
     forged.metadata.resource_version = None;
     forged.metadata.uid = None;
     forged.data.get_or_insert_default().insert(labels::SCRIPT_FILE.to_owned(), "print('theirs')".to_owned());
-    if !keep_marks {
-        forged.metadata.labels = Some(BTreeMap::new());
-        forged.metadata.owner_references = None;
-    }
+    forged
+}
+
+/// Deletes the run's ConfigMap and makes this one in its place.
+async fn replace(stage: &Stage, makers: &Api<ConfigMap>, forged: &ConfigMap) {
+    let api = stage.api::<ConfigMap>();
     // The operator makes its own again as soon as it can: whoever is first has the name.
     wait::until("the stranger to have the name", PATIENCE, async |_| {
-        let _ = api.delete(&name, &DeleteParams::default()).await;
-        api.create(&PostParams::default(), &forged).await.map(Some)
+        let _ = api.delete(&forged.name_any(), &DeleteParams::default()).await;
+        makers.create(&PostParams::default(), forged).await.map(Some)
     })
     .await
     .unwrap();
@@ -193,7 +196,8 @@ async fn forged_inputs_with_our_marks_are_not_run() {
     beside_others("limits::forged", &[], async |stage| {
         let node = stage.some_node();
         let (subject, config_map) = held_back(&stage, &node).await;
-        replace(&stage, &config_map, true).await;
+        // Under the operator's account: the policies let nobody else make one with our marks.
+        replace(&stage, &stage.operators().await, &forged(&config_map)).await;
         unlimit_pods(&stage).await;
         let object = subject.until_failed().await;
         assert_eq!(state(&object, &node), ("Failed", "InputTampered"));
@@ -204,10 +208,19 @@ async fn forged_inputs_with_our_marks_are_not_run() {
 
 #[tokio::test]
 async fn a_strangers_config_map_in_place_of_the_inputs_is_told() {
-    beside_others("limits::stranger", &[], async |stage| {
+    // Alone, because a policy is taken away meanwhile: as if the ConfigMap were from before the policies.
+    alone("limits::stranger", &[], async |stage| {
         let node = stage.some_node();
         let (subject, config_map) = held_back(&stage, &node).await;
-        replace(&stage, &config_map, false).await;
+        let mut strange = forged(&config_map);
+        strange.metadata.labels = Some(BTreeMap::new());
+        strange.metadata.owner_references = None;
+        let policy = [Binding::Validating("scriptrunner-configmaps")];
+        let narrowed = bindings::narrowing().await;
+        let replaced = narrowed.without(&stage.client, &policy, &stage.namespace, async || {
+            replace(&stage, &stage.api(), &strange).await;
+        });
+        replaced.await.unwrap();
         unlimit_pods(&stage).await;
         let is_told = |object: &_| says(object, ConditionType::Accepted, "False", "InputChanged");
         let object = subject.until("InputChanged", is_told).await;

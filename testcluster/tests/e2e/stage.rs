@@ -110,6 +110,16 @@ impl Stage {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// Objects of a kind in the test's namespace, with the rights of the operator's account: for what the policies let nobody
+    /// else write.
+    pub(crate) async fn operators<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        let account = format!("system:serviceaccount:{}:{}", operator::NAMESPACE, operator::DEPLOYMENT);
+        Api::namespaced(self.cluster.acting_as(&account, &[]).await.unwrap(), &self.namespace)
+    }
+
     /// Creates a ScriptRunner as a user would.
     pub(crate) async fn submit(&self, name: &str, spec: Value) -> Submitted {
         let object = json!({"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner",

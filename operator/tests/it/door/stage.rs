@@ -15,22 +15,29 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
 };
 use scriptrunner_api::{
+    labels,
     session::{AUDIENCE, Ack},
     snapshot::Snapshot,
-    v1alpha1::{Execution, ScriptRunner},
+    v1alpha1::{Execution, Mode},
 };
 use scriptrunner_core::observed::SessionFacts;
 use scriptrunner_operator::{
     args::{Args, Command},
-    manifests::{NAMESPACE, operator_user},
+    manifests::operator_user,
     metrics::{Metrics, Outcome},
+    policies::{OPERATOR_REQUESTS, TOKENS},
     rbac::OWN_NAMESPACE,
     sessions::{self, Needs, SECRET_NAME, Sessions},
     watches::{self, Sink},
     world::World,
 };
 use scriptrunner_runner::session::{self as runner, SessionConfig, SessionEvent, Timing, Token};
-use scriptrunner_testcluster::{Error, namespace::in_namespace, wait};
+use scriptrunner_testcluster::{
+    Error,
+    bindings::{self, Binding},
+    namespace::in_namespace,
+    wait,
+};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -39,7 +46,10 @@ use tokio::{
 };
 
 use super::client::record;
-use crate::cluster::{acting_as, admin, grant, send};
+use crate::{
+    children::{self, Owner},
+    cluster::{acting_as_kubelet, acting_as_operator, admin, grant, send},
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const JSON: &str = "application/json";
@@ -54,7 +64,9 @@ pub(crate) struct Stage {
     pub(crate) address: SocketAddr,
     pub(crate) name: String,
     pub(crate) authorities: Vec<String>,
-    owner_uid: String,
+    owner: Owner,
+    /// Whose pods they are.
+    operator: Client,
     /// Pods whose snapshots are acknowledged as soon as they come: in place of a reconcile.
     stored: Arc<Mutex<Vec<String>>>,
     tasks: Vec<JoinHandle<()>>,
@@ -80,10 +92,9 @@ pub(crate) async fn stage(test: &str, body: impl AsyncFnOnce(&Stage)) {
 }
 
 async fn open(client: Client, namespace: String) -> Stage {
-    let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{NAMESPACE}")];
-    let operator = acting_as(&operator_user(), &groups).await;
+    let operator = acting_as_operator().await;
     grant_own_rights(&client, &operator, &namespace).await;
-    let owner_uid = make_owner(&client, &namespace).await;
+    let owner = children::owner(&client, &namespace, "door").await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let metrics = Arc::new(Metrics::new());
@@ -100,7 +111,7 @@ async fn open(client: Client, namespace: String) -> Stage {
     config.door.address = Some(address);
     let (leads, leading) = watch::channel(true);
     let needs = Needs {
-        client: operator,
+        client: operator.clone(),
         config: config.door,
         namespace: namespace.clone(),
         request_timeout: config.request_timeout,
@@ -124,7 +135,8 @@ async fn open(client: Client, namespace: String) -> Stage {
         address,
         name: settings.name,
         authorities: settings.authorities,
-        owner_uid,
+        owner,
+        operator,
         stored,
         tasks: vec![storing, serving],
         _leads: leads,
@@ -169,18 +181,6 @@ async fn grant_own_rights(client: &Client, operator: &Client, namespace: &str) {
     })
     .await
     .unwrap();
-}
-
-/// A ScriptRunner that no operator accepts, because its namespace is not one for privileged runs: so whatever operator is at
-/// work beside the test leaves its pods alone.
-async fn make_owner(client: &Client, namespace: &str) -> String {
-    let object: ScriptRunner = serde_json::from_value(json!({"apiVersion": "scriptrunner.io/v1alpha1",
-        "kind": "ScriptRunner", "metadata": {"name": "door"},
-        "spec": {"script": "true", "nodeNames": ["nobody"], "mode": "Privileged", "parallelism": 1,
-            "executionDeadlineSeconds": 5}}))
-    .unwrap();
-    let api = Api::<ScriptRunner>::namespaced(client.clone(), namespace);
-    api.create(&PostParams::default(), &object).await.unwrap().uid().unwrap()
 }
 
 /// For whom a token is.
@@ -251,38 +251,66 @@ impl Stage {
         nodes.items.iter().map(ResourceExt::name_any).collect()
     }
 
-    /// A pod with our marks, but for `change`. Returns once the watch has shown it.
+    /// A pod of the operator, but for `change`. Returns once the watch has shown it.
     pub(crate) async fn pod(&self, name: &str, change: &Value) -> Pod {
-        self.pod_in(&self.namespace, &self.owner_uid, name, change).await
+        let pod = self.marked(&self.owner, name, change).await;
+        self.make(&self.operator, &self.namespace, &pod).await.unwrap()
     }
 
-    async fn pod_in(&self, namespace: &str, owner_uid: &str, name: &str, change: &Value) -> Pod {
+    /// The same for what the policy of the operator's requests would refuse.
+    pub(crate) async fn forged_pod(&self, name: &str, change: &Value) -> Pod {
+        let pod = self.marked(&self.owner, name, change).await;
+        let made = self.without(OPERATOR_REQUESTS, "the pod to be made", async || {
+            self.make(&self.operator, &self.namespace, &pod).await
+        });
+        made.await
+    }
+
+    /// A pod with our marks, as the operator makes them, but for `change`.
+    async fn marked(&self, owner: &Owner, name: &str, change: &Value) -> Value {
         let node = self.nodes().await[0].clone();
-        let mut pod = json!({"metadata": {"name": name,
-            "labels": {"scriptrunner.io/uid": owner_uid, "scriptrunner.io/mode": "Normal", "scriptrunner.io/run": "1",
-                "scriptrunner.io/attempt": "1", "scriptrunner.io/node-uid": "a-node"},
-            "annotations": {"scriptrunner.io/name": "door", "scriptrunner.io/node": node},
-            "ownerReferences": [{"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner", "name": "door",
-                "uid": owner_uid, "controller": true}]}, "spec": {"nodeName": node}});
+        let mut pod = children::pod(name, Mode::Normal, owner);
+        let ours = json!({"metadata": {
+            "labels": {labels::ATTEMPT: "1", labels::NODE_UID: "a-node"},
+            "annotations": {labels::NODE: node}},
+            "spec": {"schedulingGates": null, "nodeName": node, "terminationGracePeriodSeconds": 0}});
+        json_patch::merge(&mut pod, &ours);
         json_patch::merge(&mut pod, change);
-        let made = self.raw_pod_in(namespace, &pod).await;
+        pod
+    }
+
+    /// Makes a pod; returns once the watch has shown it.
+    async fn make(&self, client: &Client, namespace: &str, pod: &Value) -> kube::Result<Pod> {
+        let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+        let made = pods.create(&PostParams::default(), &serde_json::from_value(pod.clone()).unwrap()).await?;
         self.until("the watch to show the pod", |stage| stage.world.pods().find(&uid(&made)).is_some()).await;
-        made
+        Ok(made)
     }
 
-    /// A pod of this kind and nothing more.
-    pub(crate) async fn raw_pod(&self, pod: &Value) -> Pod {
-        self.raw_pod_in(&self.namespace, pod).await
-    }
-
-    async fn raw_pod_in(&self, namespace: &str, change: &Value) -> Pod {
+    /// A pod of somebody else.
+    pub(crate) async fn strange_pod(&self, name: &str) -> Pod {
         let node = self.nodes().await[0].clone();
-        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"nodeName": node, "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"nodeName": node,
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
             "containers": [{"name": "runner", "image": "none.invalid/runner:1"}]}});
-        json_patch::merge(&mut pod, change);
-        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
         pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap()
+    }
+
+    /// Does something that a policy forbids, with that policy taken away from the namespace.
+    async fn without<T>(&self, policy: &str, what: &str, deed: impl AsyncFn() -> kube::Result<T>) -> T {
+        let policies = [Binding::Validating(policy)];
+        let bindings = bindings::narrowing().await;
+        let done = bindings.without(&self.client, &policies, &self.namespace, async || {
+            wait::until(what, PATIENCE, async |seen| {
+                let answer = deed().await;
+                seen.note(format!("{:?}", answer.as_ref().err()));
+                Ok::<_, kube::Error>(answer.ok())
+            })
+            .await
+            .unwrap()
+        });
+        done.await.unwrap()
     }
 
     /// Deletes a pod at once, and waits until the watch has shown that.
@@ -304,30 +332,37 @@ impl Stage {
         send(&self.client, Method::POST, &path, JSON, &account).await.unwrap();
     }
 
-    /// The token that the kubelet would give the pod.
+    /// The token that the kubelet gives the pod for the operator, or one of the API server's own audience.
     pub(crate) async fn token(&self, pod: &Pod, audience: Audience) -> String {
-        let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": pod.name_any(), "uid": uid(pod)});
-        let account =
-            pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).unwrap_or_default();
-        let account = if account.is_empty() { "default" } else { &account };
-        self.mint(&pod.namespace().unwrap(), account, audience, &bound).await
+        let spec = pod.spec.as_ref().unwrap();
+        match audience {
+            Audience::Default => mint(&self.client, pod, audience).await.unwrap(),
+            Audience::Ours => {
+                let kubelet = acting_as_kubelet(spec.node_name.as_ref().unwrap()).await;
+                // It may not before the API server has seen that the pod is the node's.
+                wait::until("the kubelet to have the pod's token", PATIENCE, async |seen| {
+                    let answer = mint(&kubelet, pod, audience).await;
+                    seen.note(format!("{:?}", answer.as_ref().err()));
+                    Ok::<_, kube::Error>(answer.ok())
+                })
+                .await
+                .unwrap()
+            }
+        }
+    }
+
+    /// A token for the operator that is bound to a pod that is not ours, which no kubelet asks for.
+    pub(crate) async fn strange_token(&self, pod: &Pod) -> String {
+        self.without(TOKENS, "a token of a stranger", async || mint(&self.client, pod, Audience::Ours).await)
+            .await
     }
 
     /// A token of the account and of no pod.
     pub(crate) async fn unbound_token(&self) -> String {
-        self.mint(&self.namespace, "default", Audience::Ours, &Value::Null).await
-    }
-
-    async fn mint(&self, namespace: &str, account: &str, audience: Audience, bound: &Value) -> String {
-        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
-        let audiences = match audience {
-            Audience::Ours => json!([AUDIENCE]),
-            Audience::Default => json!([]),
-        };
-        let ask = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-            "spec": {"audiences": audiences, "expirationSeconds": 600, "boundObjectRef": bound}});
-        let answer = send(&self.client, Method::POST, &path, JSON, &ask).await.unwrap();
-        answer["status"]["token"].as_str().unwrap().to_owned()
+        self.without(TOKENS, "a token of no pod", async || {
+            request_token(&self.client, &self.namespace, "default", Audience::Ours, &Value::Null).await
+        })
+        .await
     }
 
     /// A pod of the same name in another namespace, with an owner there. Gives the namespace too.
@@ -341,8 +376,9 @@ impl Stage {
         })
         .await
         .unwrap();
-        let owner_uid = make_owner(&self.client, &namespace).await;
-        let pod = self.pod_in(&namespace, &owner_uid, &format!("srn-{name}"), &json!({})).await;
+        let owner = children::owner(&self.client, &namespace, "door").await;
+        let pod = self.marked(&owner, &format!("srn-{name}"), &json!({})).await;
+        let pod = self.make(&self.operator, &namespace, &pod).await.unwrap();
         let token = self.token(&pod, Audience::Ours).await;
         (Elsewhere { uid: uid(&pod), token }, namespace)
     }
@@ -374,6 +410,32 @@ impl Stage {
         while honest.next().await != SessionEvent::Connected {}
         honest
     }
+}
+
+/// A token of a pod's account that is bound to the pod.
+async fn mint(client: &Client, pod: &Pod, audience: Audience) -> kube::Result<String> {
+    let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": pod.name_any(), "uid": uid(pod)});
+    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
+    request_token(client, &pod.namespace().unwrap(), account, audience, &bound).await
+}
+
+async fn request_token(
+    client: &Client,
+    namespace: &str,
+    account: &str,
+    audience: Audience,
+    bound: &Value,
+) -> kube::Result<String> {
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+    let audiences = match audience {
+        Audience::Ours => json!([AUDIENCE]),
+        Audience::Default => json!([]),
+    };
+    let ask = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"audiences": audiences, "expirationSeconds": 600, "boundObjectRef": bound}});
+    let answer = send(client, Method::POST, &path, JSON, &ask).await?;
+    Ok(answer["status"]["token"].as_str().unwrap().to_owned())
 }
 
 /// An honest runner.

@@ -21,6 +21,7 @@ use super::{
     scene::{PATIENCE, Scene},
     witness::Witness,
 };
+use crate::cluster::acting_as_operator;
 
 /// How many executions per node are kept.
 const HISTORY_LIMIT: u64 = 20;
@@ -97,8 +98,10 @@ impl<'a> Subject<'a> {
         if !with_status {
             return created;
         }
+        // A status is the operator's to write, whoever brings it back.
+        let api: Api<ScriptRunner> = Api::namespaced(acting_as_operator().await, &self.scene.namespace);
         let patch = Patch::Merge(json!({"status": backup.status}));
-        self.api.patch_status(&self.name, &PatchParams::default(), &patch).await.unwrap()
+        api.patch_status(&self.name, &PatchParams::default(), &patch).await.unwrap()
     }
 
     /// The object as it is now.

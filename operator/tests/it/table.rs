@@ -1,15 +1,20 @@
-//! Who may use which mode in which way: the whole table, asked of the real API server once per cell.
+//! Who may do what with which mode in which way of writing: the whole table, asked of the real API server once per cell.
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use scriptrunner_api::v1alpha1::ScriptRunner;
-use scriptrunner_testcluster::{Error, namespace::in_namespace};
+use scriptrunner_api::{
+    labels,
+    v1alpha1::{Mode, ScriptRunner},
+};
+use scriptrunner_testcluster::{Error, bindings, namespace::in_namespace};
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{acting_as, admin},
+    children::{self, Owner},
+    cluster::{acting_as, acting_as_operator, admin},
     people::{
         Answer::{self, No, Yes},
         ask, dry_create, dry_patch, people, script_runner,
@@ -57,6 +62,7 @@ struct Cells<'a> {
     who: &'a str,
     modes: &'a [&'a str],
     api: Api<ScriptRunner>,
+    inputs: Api<ConfigMap>,
     asked: usize,
     wrong: Vec<String>,
 }
@@ -83,6 +89,10 @@ impl Cells<'_> {
         let answer = self.api.create(&PostParams::default(), &unnamed).await;
         self.note(&format!("creates {mode} without a name"), expected, &answer);
         let answer = self.api.create(&dry_create(), &object).await;
+        self.note(&format!("creates {mode} as a dry run"), expected, &answer);
+        let mut real = object.clone();
+        real.metadata.name = Some(format!("{}-{}", self.who, mode.to_lowercase()));
+        let answer = self.api.create(&PostParams::default(), &real).await;
         self.note(&format!("creates {mode}"), expected, &answer);
         let apply = PatchParams { dry_run: true, ..PatchParams::apply("somebody").force() };
         let answer = self.api.patch("new", &apply, &Patch::Apply(&object)).await;
@@ -93,11 +103,19 @@ impl Cells<'_> {
     async fn edits(&mut self, mode: &str) {
         let expected = if self.may(mode) { Yes } else { entering(mode) };
         let name = mode.to_lowercase();
-        for spec in
-            [json!({"script": "false"}), json!({"nodeNames": ["another"]}), json!({"historyLimit": 7})]
-        {
+        for spec in [
+            json!({"script": "false"}),
+            json!({"nodeNames": ["another"]}),
+            json!({"nodeNames": null, "nodeLabelSelector": {"matchLabels": {"a": "b"}}}),
+            json!({"parallelism": 2}),
+            json!({"rerun": {"at": "2026-01-01T00:00:00Z"}}),
+            json!({"historyLimit": 7}),
+        ] {
             self.merge(mode, &json!({"spec": spec}), expected).await;
         }
+        let real = Patch::Merge(json!({"spec": {"args": [self.who]}}));
+        let answer = self.api.patch(&name, &PatchParams::default(), &real).await;
+        self.note(&format!("edits {mode}, not as a dry run"), expected, &answer);
         let operations = json!([{"op": "replace", "path": "/spec/script", "value": "false"}]);
         let patch = Patch::Json::<()>(serde_json::from_value(operations).unwrap());
         let answer = self.api.patch(&name, &dry_patch(), &patch).await;
@@ -120,6 +138,32 @@ impl Cells<'_> {
         let delete = DeleteParams { dry_run: true, ..DeleteParams::default() };
         let answer = self.api.delete(&name, &delete).await;
         self.note(&format!("deletes {mode}"), Yes, &answer);
+    }
+
+    /// What is the operator's, whatever the mode.
+    async fn of_the_operator(&mut self, mode: &str) {
+        let name = mode.to_lowercase();
+        let all_rights = ["owner", "keeper"].contains(&self.who);
+        let expected = if all_rights {
+            No("denied request: scriptrunner-status: only the operator writes the status")
+        } else {
+            No("cannot patch resource \"scriptrunners/status\"")
+        };
+        let status = Patch::Merge(json!({"status": {"succeeded": 9}}));
+        let answer = self.api.patch_status(&name, &dry_patch(), &status).await;
+        self.note(&format!("writes the status of {mode}"), expected, &answer);
+
+        let has_config_maps = all_rights || self.who == "editor";
+        let ours = No("denied request: scriptrunner-configmaps: names srs-*");
+        let expected = if has_config_maps { ours } else { No("cannot patch resource \"configmaps\"") };
+        let unmark = Patch::Merge(json!({"metadata": {"labels": {labels::UID: null}}}));
+        let answer = self.inputs.patch(&format!("srs-{name}"), &dry_patch(), &unmark).await;
+        self.note(&format!("edits the ConfigMap that {mode} runs"), expected, &answer);
+        let expected = if has_config_maps { ours } else { No("cannot create resource \"configmaps\"") };
+        let nobody = Owner { name: "nobody".to_owned(), uid: "x".to_owned() };
+        let forged = children::config_map("srs-new", Mode::Normal, &nobody);
+        let answer = self.inputs.create(&dry_create(), &serde_json::from_value(forged).unwrap()).await;
+        self.note(&format!("makes a ConfigMap for {mode} to run"), expected, &answer);
     }
 
     /// Every change from one mode to another.
@@ -168,31 +212,38 @@ async fn await_rights(client: &Client, namespace: &str, who: &str, modes: &[&str
 }
 
 #[tokio::test]
-async fn each_mode_is_for_who_has_the_right_to_it_in_every_way_of_writing() {
+async fn each_cell_is_as_the_table_says() {
+    let _whole = bindings::whole().await;
     let client = admin().await;
-    in_namespace(&client, "modes", &[], async |namespace| {
+    in_namespace(&client, "table", &[], async |namespace| {
         people(&client, &namespace).await;
         let all: Api<ScriptRunner> = Api::namespaced(client.clone(), &namespace);
-        for mode in MODES {
-            let object = script_runner(&mode.to_lowercase(), mode, &json!([]));
-            all.create(&PostParams::default(), &object).await.unwrap();
+        let inputs: Api<ConfigMap> = Api::namespaced(acting_as_operator().await, &namespace);
+        for mode in Mode::ALL {
+            let name = mode.as_str().to_lowercase();
+            let object = script_runner(&name, mode.as_str(), &json!([]));
+            let made = all.create(&PostParams::default(), &object).await.unwrap();
+            let input = children::config_map(&format!("srs-{name}"), mode, &Owner::of(&made));
+            inputs.create(&PostParams::default(), &serde_json::from_value(input).unwrap()).await.unwrap();
         }
         let (mut asked, mut wrong) = (0, Vec::new());
         for (who, modes) in RIGHTS {
             let client = acting_as(&format!("{who}@{namespace}"), &[]).await;
             await_rights(&client, &namespace, who, modes).await;
-            let api = Api::namespaced(client, &namespace);
-            let mut cells = Cells { who, modes, api, asked: 0, wrong: Vec::new() };
+            let (api, inputs) =
+                (Api::namespaced(client.clone(), &namespace), Api::namespaced(client, &namespace));
+            let mut cells = Cells { who, modes, api, inputs, asked: 0, wrong: Vec::new() };
             for mode in MODES {
                 cells.creations(mode).await;
                 cells.edits(mode).await;
                 cells.moves(mode).await;
+                cells.of_the_operator(mode).await;
             }
             asked += cells.asked;
             wrong.extend(cells.wrong);
         }
         assert!(wrong.is_empty(), "{} of {asked}:\n{}", wrong.len(), wrong.join("\n"));
-        assert_eq!(asked, RIGHTS.len() * MODES.len() * 15);
+        assert_eq!(asked, RIGHTS.len() * MODES.len() * 23);
         Ok::<_, Error>(())
     })
     .await
