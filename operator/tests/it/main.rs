@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod ancestor;
+mod attacks;
 mod children;
 mod cluster;
 mod crd;
