@@ -8,6 +8,8 @@
 
 mod config_maps;
 mod operator;
+#[cfg(test)]
+mod page;
 mod place;
 mod pods;
 pub mod requested_by;
