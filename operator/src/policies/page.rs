@@ -36,12 +36,12 @@ fn every_test_of_the_page_exists_and_every_row_has_one_or_a_reason() {
     let rows = rows();
     for row in &rows {
         let [number, _, _, tests] = row[..] else { panic!("{row:?} should have four cells") };
-        let named: Vec<_> =
+        let here: Vec<_> =
             tests.split('`').skip(1).step_by(2).filter(|name| !name.contains([' ', '/'])).collect();
-        let missing: Vec<_> = named.iter().filter(|name| !names.contains(**name)).collect();
+        let missing: Vec<_> = here.iter().filter(|name| !names.contains(**name)).collect();
         assert_eq!(missing, Vec::<&&str>::new(), "row {number}");
         let has_reason = tests.strip_prefix("None: ").is_some_and(|reason| !reason.is_empty());
-        assert!(has_reason || !named.is_empty(), "row {number} has neither a test nor a reason");
+        assert!(has_reason || !here.is_empty(), "row {number} has neither a test nor a reason");
     }
     let threats = rows.iter().filter(|row| row[0].starts_with('S')).count();
     assert_eq!((rows.len() - threats, threats), (28, 22));
