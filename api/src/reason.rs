@@ -188,6 +188,10 @@ reasons! {
         NoMajority,
         /// Fewer than two nodes have answered.
         NothingToCompare,
+        /// The admission policies that decide who may use privileged modes are not proven to hold.
+        PolicyNotProven,
+        /// A privileged spec was last written before those policies were known to hold.
+        NotAdmitted,
     }
 }
 

@@ -119,6 +119,8 @@ fn facts(object: &ScriptRunner) -> anyhow::Result<ObjectFacts> {
         name: known(&metadata.name)?,
         uid: known(&metadata.uid)?,
         generation: metadata.generation.unwrap_or(1),
+        created: None,
+        seen_since: None,
         deleting: false,
         other_bytes: 0,
         spec: object.spec.clone(),

@@ -60,6 +60,8 @@ pub struct Observed {
     pub unbound_room: usize,
     /// What was found of the ConfigMaps that the spec names.
     pub sources: Sources,
+    /// Whether the admission policies hold that decide who may write privileged specs.
+    pub policy_proof: PolicyProof,
 }
 
 impl Observed {
@@ -67,6 +69,23 @@ impl Observed {
     pub fn spec_hash(&self) -> Option<String> {
         spec_hash(&self.object.spec, &self.sources)
     }
+}
+
+/// What is known of the admission policies of this operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyProof {
+    /// Nothing yet.
+    Awaited,
+    /// They are as they should be and are enforced.
+    Proven {
+        /// Since when they have been so, without a break that anybody knows of.
+        since: Timestamp,
+    },
+    /// They are not, or it cannot be told.
+    NotProven {
+        /// Which object, what is wrong with it, and what to do.
+        why: String,
+    },
 }
 
 /// The status of an object as it is stored. Shared with whoever holds the object: it may have thousands of entries.
@@ -125,6 +144,11 @@ pub struct ObjectFacts {
     pub resource_version: String,
     /// Generation of the spec.
     pub generation: i64,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// A generation that the API server said it had at some moment after [`PolicyProof::Proven`] began: a later one was written
+    /// after that. None if it was not asked.
+    pub seen_since: Option<i64>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Bytes of the object as JSON without its status, managed fields included.

@@ -8,6 +8,7 @@ mod attempts;
 mod cleanup;
 mod entry;
 mod expiry;
+mod guard;
 mod hung;
 mod pacing;
 mod rerun;
@@ -211,7 +212,9 @@ impl Steps<'_> {
                 awaits_room: false,
             };
         };
-        let (accepted, kept) = match run::inputs_conflict(observed) {
+        let held = |run: &Cow<'_, ValidRun>| guard::standing_refusal(run, observed);
+        let standing = accepted.as_ref().ok().and_then(held).or_else(|| run::inputs_conflict(observed));
+        let (accepted, kept) = match standing {
             Some(refusal) => (accepted.and(Err(refusal)), None),
             None => (accepted, kept),
         };

@@ -8,10 +8,14 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, PostParams, Preconditions},
 };
-use scriptrunner_api::{session::RunOrder, v1alpha1::ScriptRunner};
+use scriptrunner_api::{
+    labels,
+    session::RunOrder,
+    v1alpha1::{Mode, ScriptRunner},
+};
 use scriptrunner_core::{
     adopt::{config_map_difference, pod_difference},
-    observed::{ConfigMapFacts, ObjectFacts, PodConflict, PodFacts},
+    observed::{ConfigMapFacts, ObjectFacts, PodConflict, PodFacts, PolicyProof},
     plan::{Action, MOST_CREATIONS},
 };
 
@@ -46,7 +50,15 @@ const SHORTEST: Duration = Duration::from_millis(200);
 /// Performs the actions until the status may be written, or for as long as it then may not: what happens meanwhile to
 /// thousands of pods is to be seen meanwhile. Refusals by the state of the cluster (quota, admission) are remembered and stop the creations of this
 /// plan; failures of the API server are errors.
-pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -> Result<Progress, Error> {
+///
+/// **Invariant:** a privileged pod is asked for only while the policies hold as `proof`, on which the plan rests, says: they
+/// are looked at once more before the first one, and before each the newest answer is.
+pub async fn apply(
+    context: &Context,
+    object: Owner<'_>,
+    actions: Vec<Action>,
+    proof: &PolicyProof,
+) -> Result<Progress, Error> {
     let until = until(context, object);
     let mut creations = Vec::new();
     let (mut stops, mut cleanups) = (Vec::new(), Vec::new());
@@ -74,7 +86,7 @@ pub async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -
     if delete_pods(context, object, &stops, MOST_AT_ONCE, until).await? == Progress::Unfinished {
         return Ok(Progress::Unfinished);
     }
-    let created = create_pods(context, object, &creations, until).await?;
+    let created = create_pods(context, object, &creations, proof, until).await?;
     if created == Progress::Unfinished {
         return Ok(Progress::Unfinished);
     }
@@ -320,8 +332,18 @@ async fn create_pods(
     context: &Context,
     object: Owner<'_>,
     creations: &[(String, Box<Pod>)],
+    proof: &PolicyProof,
     until: Instant,
 ) -> Result<Progress, Error> {
+    if creations.iter().any(|(_, pod)| is_privileged(pod)) {
+        match context.proofs.ask(&context.metrics).await {
+            Ok(newest) if newest == *proof => {}
+            // The next plan rests on it.
+            Ok(_) => return Ok(Progress::Unfinished),
+            // Nothing is known, so nothing is started; what runs is reported all the same.
+            Err(_) => return Ok(Progress::Unhurried),
+        }
+    }
     let asked_to_wait = context.pressure.hold(Context::instant()).is_some();
     let (is_refused, room) = context
         .world
@@ -337,7 +359,7 @@ async fn create_pods(
         let is_time = Context::instant() < until;
         while under_way.len() < room && is_time && refusal.is_none() && outcome.is_ok() {
             let Some((node, pod)) = rest.next() else { break };
-            under_way.push(try_pod(context, object, node, pod, until));
+            under_way.push(try_pod(context, object, node, pod, proof, until));
         }
         match under_way.next().await {
             Some(Ok(Tried::TooLate)) => progress = Progress::Unfinished,
@@ -375,15 +397,24 @@ enum Tried {
     TooLate,
 }
 
+/// Whether the pod is one of a privileged mode, or does not say.
+fn is_privileged(pod: &Pod) -> bool {
+    pod.labels().get(labels::MODE).is_none_or(|mode| mode != Mode::Normal.as_str())
+}
+
 /// Creates one pod in its turn.
 async fn try_pod(
     context: &Context,
     object: Owner<'_>,
     node: &str,
     pod: &Pod,
+    proof: &PolicyProof,
     until: Instant,
 ) -> Result<Tried, Error> {
     let Some(_turn) = context.turns.take(Some(until)).await else { return Ok(Tried::TooLate) };
+    if is_privileged(pod) && context.proofs.newest() != *proof {
+        return Ok(Tried::TooLate);
+    }
     let is_bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
     let (name, most) = (pod.name_any(), context.config.most_unbound_pods);
     let begin = |unbound: &mut Unbound, pods: &PodTable| {

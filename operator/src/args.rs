@@ -107,6 +107,9 @@ pub struct RunArgs {
     /// Longest pause after failures of the API server in a row, in seconds; the first is one second, and each doubles.
     #[arg(long, env = "SCRIPTRUNNER_LONGEST_BACKOFF_SECONDS", default_value_t = 300)]
     longest_backoff_seconds: u32,
+    /// Seconds between two proofs that the admission policies hold; they are also proven whenever something privileged starts.
+    #[arg(long, env = "SCRIPTRUNNER_POLICY_PROOF_SECONDS", default_value_t = 60)]
+    policy_proof_seconds: u32,
     /// How long the Lease is valid after its last renewal, in seconds, at least 15.
     #[arg(long, env = "SCRIPTRUNNER_LEASE_SECONDS", default_value_t = 30)]
     lease_seconds: u32,
@@ -184,6 +187,8 @@ pub struct Timers {
     pub refusal_retry: Duration,
     /// Longest pause after failures of the API server.
     pub longest_backoff: Duration,
+    /// Pause between two proofs that the admission policies hold.
+    pub policy_proof: Duration,
 }
 
 impl RunArgs {
@@ -216,6 +221,7 @@ impl RunArgs {
             state_interval_seconds,
             refusal_retry_seconds,
             longest_backoff_seconds,
+            policy_proof_seconds,
             lease_seconds,
             request_timeout_seconds,
             log_format,
@@ -275,6 +281,7 @@ impl RunArgs {
                 state_interval: seconds("--state-interval-seconds", state_interval_seconds)?,
                 refusal_retry: seconds("--refusal-retry-seconds", refusal_retry_seconds)?,
                 longest_backoff: seconds("--longest-backoff-seconds", longest_backoff_seconds)?,
+                policy_proof: seconds("--policy-proof-seconds", policy_proof_seconds)?,
             },
             lease: Duration::from_secs(u64::from(lease_seconds)),
             request_timeout: Duration::from_secs(u64::from(request_timeout_seconds)),

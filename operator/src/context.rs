@@ -19,6 +19,7 @@ use crate::{
     error::Error,
     metrics::Metrics,
     pressure::Pressure,
+    proof::Proofs,
     sessions::{Door, Sessions},
     world::World,
 };
@@ -48,6 +49,8 @@ pub struct Context {
     pub turns: Turns,
     /// How far the API server's slowness widens the pauses between writes.
     pub pressure: Pressure,
+    /// Whether the admission policies hold.
+    pub proofs: Proofs,
     /// Since when this process is ready.
     pub ready: Instant,
     /// The same, by the clock on the wall.
@@ -64,7 +67,9 @@ impl Context {
         let ready = Self::instant();
         let bucket = Bucket::new(STATUS_BURST_BYTES, config.status_bytes_per_second, ready);
         let pressure = Pressure::new(config.timers.status_interval, metrics.status_interval.clone());
+        let proofs = Proofs::new(client.clone(), config.namespace.clone(), config.request_timeout);
         Self {
+            proofs,
             recorder: Recorder::new(client.clone(), reporter),
             client,
             world,

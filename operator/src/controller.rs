@@ -15,7 +15,7 @@ use kube::{
     },
 };
 use scriptrunner_api::v1alpha1::ScriptRunner;
-use scriptrunner_core::observed::{PodFacts, Presence};
+use scriptrunner_core::observed::{PodFacts, PolicyProof, Presence};
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
     time::{Instant, sleep_until},
@@ -29,7 +29,7 @@ use crate::{
     context::Context,
     error::Error,
     guarded::{Guarded, Reference},
-    observe::version,
+    observe::{may_be_privileged, version},
     reconcile::{error_policy, reconcile},
     watches::{Trigger, watch_all},
     world::sources::named,
@@ -40,6 +40,8 @@ use crate::{
 const MOST_LOOKS: usize = 32;
 /// Rest between two sweeps.
 const SWEEP_REST: Duration = Duration::from_secs(1);
+/// Longest pause between two looks at admission policies that do not hold.
+const BROKEN_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the parts of the controller share.
 struct Parts {
@@ -66,6 +68,8 @@ pub async fn run(
         () = spread(&parts, triggers) => {}
         () = parts.coalescer.run() => {}
         () = sweep_on_demand(&parts) => {}
+        () = prove(&parts) => {}
+        () = tell_of_proofs(&parts) => {}
     }
 }
 
@@ -228,6 +232,24 @@ async fn sweep_on_demand(parts: &Parts) {
                 owners.remove(&owner);
             }
         }
+    }
+}
+
+/// Looks at the admission policies again and again; more often while they do not hold, because somebody may be mending them.
+async fn prove(parts: &Parts) {
+    let pause = parts.context.config.timers.policy_proof;
+    loop {
+        let answer = parts.context.proofs.ask(&parts.context.metrics).await;
+        let holds = matches!(answer, Ok(PolicyProof::Proven { .. }));
+        tokio::time::sleep(if holds { pause } else { pause.min(BROKEN_PAUSE) }).await;
+    }
+}
+
+/// Whatever is found out of the policies, every privileged object is looked at again.
+async fn tell_of_proofs(parts: &Parts) {
+    let mut answers = parts.context.proofs.watch();
+    while answers.changed().await.is_ok() {
+        trigger_where(parts, |object| object.0.as_ref().is_ok_and(|object| may_be_privileged(&object.spec)));
     }
 }
 

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod observe;
 pub mod policies;
 pub mod pressure;
+pub mod proof;
 pub mod rbac;
 pub mod reconcile;
 pub mod report;

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub run_orders: Family<Outcome, Counter>,
     /// Questions to the API server whose a token is, by outcome.
     pub token_reviews: Family<Outcome, Counter>,
+    /// Whether the admission policies are proven to hold.
+    pub policies_proven: Gauge<i64, AtomicI64>,
     /// Whether this process holds the Lease.
     pub leader: Gauge<i64, AtomicI64>,
     /// Time of one reconcile.
@@ -113,6 +115,11 @@ impl Metrics {
             "token_reviews",
             "Questions to the API server whose a token is, by outcome",
             metrics.token_reviews.clone(),
+        );
+        registry.register(
+            "policies_proven",
+            "1 while the admission policies are proven to hold; 0 while nothing privileged is started",
+            metrics.policies_proven.clone(),
         );
         registry.register("leader", "1 while this process holds the Lease", metrics.leader.clone());
         let duration = Histogram::new(exponential_buckets(0.001, 2.0, 14));

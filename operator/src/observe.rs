@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{Api, ResourceExt};
 use scriptrunner_api::{
     labels,
-    v1alpha1::{Mode, NodeStatus, ScriptRunner, ScriptRunnerStatus, UpdatePolicy},
+    v1alpha1::{Mode, NodeStatus, ScriptRunner, ScriptRunnerSpec, ScriptRunnerStatus, UpdatePolicy},
 };
 use scriptrunner_core::{
     names::{config_map_name, pod_name, short_id},
-    observed::{Marks, ObjectFacts, Observed, PodFacts, Presence, StoredStatus},
+    observed::{Marks, ObjectFacts, Observed, PodFacts, PolicyProof, Presence, StoredStatus},
     status::size::stored_bytes,
     validate::{Pinned, Sources, spec_hash},
 };
@@ -37,7 +37,9 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
     let status_is_foreign =
         own.as_ref().is_some_and(|own| !Arc::ptr_eq(own, &object) && own.status != object.status);
     let previous = StoredStatus::of(own.as_ref().unwrap_or(&object));
-    let facts = object_facts(context, &object);
+    let mut facts = object_facts(context, &object);
+    let policy_proof = prove(context, &facts, previous.as_deref()).await?;
+    facts.seen_since = seen_since(context, &facts, &policy_proof).await?;
     confirm_missing_pods(context, &facts, previous.as_deref()).await?;
     let sources = context.world.sources().of(&facts.namespace, &facts.spec);
     let pinned = pinned(context, &facts, &sources, previous.as_deref()).await?;
@@ -82,6 +84,7 @@ pub async fn observe(context: &Context, cached: &Arc<ScriptRunner>) -> Result<Si
         since: context.since,
         unbound_room,
         sources,
+        policy_proof,
     };
     Ok(Sight { observed, object, status_is_foreign })
 }
@@ -109,10 +112,64 @@ fn object_facts(context: &Context, object: &ScriptRunner) -> ObjectFacts {
         uid: object.uid().unwrap_or_default(),
         resource_version: object.resource_version().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or(0),
+        created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
+        seen_since: None,
         deleting: object.metadata.deletion_timestamp.is_some(),
         other_bytes: other_bytes(context, object),
         spec: object.spec.clone(),
     }
+}
+
+/// Whether the policies hold. A privileged spec that was not accepted yet is judged by what holds after it was seen.
+async fn prove(
+    context: &Context,
+    object: &ObjectFacts,
+    previous: Option<&ScriptRunnerStatus>,
+) -> Result<PolicyProof, Error> {
+    let is_accepted = previous.is_some_and(|previous| {
+        previous.accepted_generation == Some(object.generation)
+            && previous.object_uid.as_deref() == Some(object.uid.as_str())
+    });
+    if is_accepted || object.deleting || !may_be_privileged(&object.spec) {
+        return Ok(context.proofs.newest());
+    }
+    context.proofs.ask(&context.metrics).await.map_err(|error| Error::Call {
+        doing: "prove the admission policies",
+        source: Box::new(kube::Error::Service(error.into())),
+    })
+}
+
+/// Whether a spec is privileged, or may go on with a privileged one from before its edit.
+pub fn may_be_privileged(spec: &ScriptRunnerSpec) -> bool {
+    spec.mode.is_privileged() || spec.update_policy == Some(UpdatePolicy::OnRerun)
+}
+
+/// A generation that the object had after the proof began, asked for once. A process that began later has it from its lists.
+async fn seen_since(
+    context: &Context,
+    object: &ObjectFacts,
+    proof: &PolicyProof,
+) -> Result<Option<i64>, Error> {
+    let PolicyProof::Proven { since } = proof else { return Ok(None) };
+    if object.deleting || !may_be_privileged(&object.spec) {
+        return Ok(None);
+    }
+    let known = context.world.remember(&object.uid, |memory| memory.seen_since);
+    if let Some((_, generation)) = known.filter(|(of, _)| of == since) {
+        return Ok(Some(generation));
+    }
+    let generation = if context.since > *since {
+        object.generation
+    } else {
+        let api = Api::<ScriptRunner>::namespaced(context.client.clone(), &object.namespace);
+        let found = context.call("get the generation of an object", api.get_metadata_opt(&object.name));
+        match found.await?.filter(|found| found.metadata.uid.as_deref() == Some(object.uid.as_str())) {
+            Some(found) => found.metadata.generation.unwrap_or(i64::MAX),
+            None => return Ok(None),
+        }
+    };
+    context.world.remember(&object.uid, |memory| memory.seen_since = Some((*since, generation)));
+    Ok(Some(generation))
 }
 
 /// Bytes of the object without its status, counted once per version.

@@ -65,6 +65,20 @@ pub const PRIVILEGED_NAMESPACE: &str = "scriptrunner-privileged-namespace";
 /// Policy: who makes a namespace one for privileged runs.
 pub const NAMESPACE_LABEL: &str = "scriptrunner-namespace-label";
 
+/// Names of all policies, each with a binding of the same name: what the operator may read of them.
+pub const NAMES: &[&str] = &[
+    SPEC,
+    STATUS,
+    PODS,
+    EXEC,
+    POD_OUTCOME,
+    TOKENS,
+    CONFIG_MAPS,
+    OPERATOR_REQUESTS,
+    PRIVILEGED_NAMESPACE,
+    NAMESPACE_LABEL,
+];
+
 /// Who takes owners from what they owned: the garbage collector, under its own account or that of all controllers.
 const GARBAGE_COLLECTORS: &str =
     "['system:serviceaccount:kube-system:generic-garbage-collector', 'system:kube-controller-manager']";
@@ -237,6 +251,13 @@ mod tests {
                 assert!(expression.matches(".check(").count() <= 2, "{expression}");
             }
         }
+    }
+
+    #[test]
+    fn what_the_operator_reads_is_what_is_installed() {
+        let names: Vec<_> = policies().into_iter().map(|it| it.metadata.name.unwrap()).collect();
+        let bound: Vec<_> = bindings().into_iter().map(|it| it.metadata.name.unwrap()).collect();
+        assert_eq!((names, bound), (strings(NAMES), strings(NAMES)));
     }
 
     #[test]

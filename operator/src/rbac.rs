@@ -8,7 +8,11 @@
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use scriptrunner_api::GROUP;
 
-use crate::sessions::{SECRET_NAME, SERVICE_NAME};
+use crate::{
+    policies,
+    proof::RECORD_NAME,
+    sessions::{SECRET_NAME, SERVICE_NAME},
+};
 
 /// Name of the custom resource definition that the operator reads.
 pub const CRD_NAME: &str = "scriptrunners.scriptrunner.io";
@@ -108,6 +112,20 @@ pub const CLUSTER: &[Rule] = &[
         verbs: &["get"],
         why: "The number of the installed schema: an older one would drop results without a word.",
     },
+    Rule {
+        group: "admissionregistration.k8s.io",
+        resource: "validatingadmissionpolicies",
+        names: policies::NAMES,
+        verbs: &["get"],
+        why: "Whether its own policies are there and unchanged: without them nothing privileged is started.",
+    },
+    Rule {
+        group: "admissionregistration.k8s.io",
+        resource: "validatingadmissionpolicybindings",
+        names: policies::NAMES,
+        verbs: &["get"],
+        why: "The same of their bindings: a narrowed one would fail silently.",
+    },
 ];
 
 /// What it may do in its own namespace only.
@@ -140,6 +158,20 @@ pub const OWN_NAMESPACE: &[Rule] = &[
         verbs: &["get"],
         why: "The address at which runners find the operator.",
     },
+    Rule {
+        group: GROUP,
+        resource: "scriptrunners",
+        names: &[],
+        verbs: &["create"],
+        why: "Only ever as a dry run, to see that the policy refuses it: nothing else proves that it is enforced. It refuses every one here.",
+    },
+    Rule {
+        group: "",
+        resource: "configmaps",
+        names: &[RECORD_NAME],
+        verbs: &["get", "update"],
+        why: "Since when the policies are known to hold, over restarts. It is made with the right to the inputs of runs.",
+    },
 ];
 
 #[cfg(test)]
@@ -164,7 +196,9 @@ mod tests {
     fn what_would_make_the_operator_a_way_to_more_rights_is_absent() {
         for rule in all() {
             assert!(!["serviceaccounts/token", "pods/exec", "pods/log"].contains(&rule.resource));
-            assert!(!["admissionregistration.k8s.io", "rbac.authorization.k8s.io"].contains(&rule.group));
+            assert_ne!(rule.group, "rbac.authorization.k8s.io");
+            let reads_by_name = rule.verbs == ["get"] && !rule.names.is_empty();
+            assert!(rule.group != "admissionregistration.k8s.io" || reads_by_name, "{rule:?}");
             for verb in ["impersonate", "escalate", "bind", "use", "deletecollection"] {
                 assert!(!rule.verbs.contains(&verb), "{rule:?}");
             }
@@ -192,10 +226,12 @@ mod tests {
 
     #[test]
     fn each_resource_stands_once_for_the_same_names() {
-        let mut keys: Vec<_> = all().map(|rule| (rule.group, rule.resource, rule.names)).collect();
-        let count = keys.len();
-        keys.sort_unstable();
-        keys.dedup();
-        assert_eq!(keys.len(), count);
+        for list in [CLUSTER, OWN_NAMESPACE] {
+            let mut keys: Vec<_> = list.iter().map(|rule| (rule.group, rule.resource, rule.names)).collect();
+            let count = keys.len();
+            keys.sort_unstable();
+            keys.dedup();
+            assert_eq!(keys.len(), count);
+        }
     }
 }

@@ -15,7 +15,7 @@ use scriptrunner_api::{
     v1alpha1::{NodeState, NodeStatus, ScriptRunner, ScriptRunnerStatus},
 };
 use scriptrunner_core::{
-    observed::{PodFacts, Presence},
+    observed::{PodFacts, PolicyProof, Presence},
     plan::{self, Plan, Taken, plan},
     validate::{Refusal, ValidRun, validate},
 };
@@ -100,7 +100,8 @@ async fn perform(object: &Arc<ScriptRunner>, context: &Context) -> Result<Perfor
         }
         (steps.actions, steps.next)
     };
-    let progress = apply(context, (&sight.observed.object).into(), actions).await?;
+    let progress =
+        apply(context, (&sight.observed.object).into(), actions, &sight.observed.policy_proof).await?;
     // The status comes from what the API server shows after the actions, not from what they were meant to do.
     let (sight, now) = (observe(context, object).await?, Context::now());
     let planned = plan(&valid, &sight.observed, &settings, now);
@@ -138,7 +139,9 @@ async fn round(object: &Arc<ScriptRunner>, context: &Context) -> Result<Round, E
             let telling = tell(context, &sight, status, &planned.taken);
             if progress == Progress::Unfinished && is_same_run(&sight, status) && !assigns(&sight, status) {
                 // Boxed: every reconcile would hold room for it, and few need it.
-                let (reported, further) = Box::pin(beside(telling, context, object, &valid, actions)).await;
+                let (reported, further) =
+                    Box::pin(beside(telling, context, object, &valid, actions, &sight.observed.policy_proof))
+                        .await;
                 progress = further?;
                 reported?
             } else {
@@ -189,6 +192,7 @@ async fn beside(
     object: &Arc<ScriptRunner>,
     valid: &Result<ValidRun, Refusal>,
     mut actions: Vec<plan::Action>,
+    proof: &PolicyProof,
 ) -> (Result<Reported, Error>, Result<Progress, Error>) {
     let is_told = AtomicBool::new(false);
     let telling = async {
@@ -202,13 +206,15 @@ async fn beside(
         let name = object.name_any();
         let namespace = object.namespace().unwrap_or_default();
         let owner = Owner { namespace: &namespace, name: &name, uid: &uid };
+        let mut proof = proof.clone();
         while !is_told.load(Ordering::Relaxed) {
-            progress = apply(context, owner, actions).await?;
+            progress = apply(context, owner, actions, &proof).await?;
             if progress != Progress::Unfinished || is_told.load(Ordering::Relaxed) {
                 break;
             }
             let Sight { observed, .. } = observe(context, object).await?;
             actions = plan::steps(valid, &observed, &context.pod_settings(), Context::now()).actions;
+            proof = observed.policy_proof;
         }
         Ok(progress)
     };

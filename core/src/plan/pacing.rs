@@ -9,7 +9,7 @@ use scriptrunner_api::{
 use super::{
     Action, Draft,
     attempts::{backed_off_until, is_interrupted},
-    entry,
+    entry, guard,
     runners::{Runner, Runners},
     stored_entry,
     targets::is_cordoned,
@@ -62,7 +62,7 @@ pub(super) fn start(
     settings: &PodSettings,
     warm: Option<&Warm>,
 ) -> Vec<Action> {
-    if is_halted(draft, run, observed) {
+    if is_halted(draft, run, observed) || guard::holds_back(run, observed) {
         return Vec::new();
     }
     let number = draft.run_number();

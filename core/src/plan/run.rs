@@ -10,7 +10,7 @@ use scriptrunner_api::{
     v1alpha1::{InterruptionPolicy, NodeState, RecentRun, RunStatus, ScriptRunnerStatus, UpdatePolicy},
 };
 
-use super::{Action, Draft, rerun, targets};
+use super::{Action, Draft, guard, rerun, targets};
 use crate::{
     names::config_map_name,
     observed::Observed,
@@ -78,6 +78,7 @@ fn admit(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
             ),
         });
     }
+    guard::admit(run, observed)?;
     check_size(run, observed)
 }
 

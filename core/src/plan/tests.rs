@@ -6,6 +6,7 @@ mod attempts;
 mod edits;
 mod execution;
 mod exit_codes;
+mod guard;
 mod hung;
 mod large;
 mod late;

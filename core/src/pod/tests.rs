@@ -16,6 +16,8 @@ fn object(spec: &str) -> ObjectFacts {
         name: "a.long.name".into(),
         uid: "0c2c6f3e-0000-4000-8000-000000000001".into(),
         generation: 1,
+        created: None,
+        seen_since: None,
         deleting: false,
         other_bytes: 0,
         spec: serde_saphyr::from_str(spec).unwrap(),

@@ -17,7 +17,7 @@ fn pod_json(node: &str) -> Value {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
             "name": format!("srn-{node}"), "namespace": "ns",
-            "labels": {"scriptrunner.io/uid": "owner", "scriptrunner.io/node-uid": format!("uid-{node}"),
+            "labels": {"scriptrunner.io/uid": "owner", "scriptrunner.io/mode": "Normal", "scriptrunner.io/node-uid": format!("uid-{node}"),
                 "scriptrunner.io/run": "1", "scriptrunner.io/attempt": "1"},
             "annotations": {"scriptrunner.io/name": "sr", "scriptrunner.io/node": node},
             "ownerReferences": [{"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner", "name": "sr",
@@ -52,6 +52,11 @@ fn config_map(script: &str) -> ConfigMap {
         "ownerReferences": [{"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner", "name": "sr", "uid": "owner", "controller": true}]},
         "data": {"script": script}, "immutable": true}))
     .unwrap()
+}
+
+/// Performs actions that no proof stands against.
+async fn apply(context: &Context, object: Owner<'_>, actions: Vec<Action>) -> Result<Progress, Error> {
+    super::apply(context, object, actions, &PolicyProof::Awaited).await
 }
 
 /// A context whose API server answers with `answer`, and what it is asked.
@@ -396,13 +401,14 @@ async fn a_plan_as_long_as_plans_are_may_have_been_cut() {
     assert_eq!(apply(MOST_CREATIONS - 1).await, Progress::Done);
     assert_eq!(apply(MOST_CREATIONS).await, Progress::Unfinished);
     let (context, _) = served(|_| failure(403, "Forbidden", "exceeded quota"));
-    let refused = super::apply(&context, OWNER, numbered(MOST_CREATIONS)).await.unwrap();
+    let refused =
+        super::apply(&context, OWNER, numbered(MOST_CREATIONS), &PolicyProof::Awaited).await.unwrap();
     assert_eq!(refused, Progress::Done, "what is refused is not tried again at once");
     let (context, _) = served(|asked| match asked.method {
         Method::POST => name_taken(),
         _ => Answer::Says(200, stored(pod_json("another"))),
     });
-    let taken = super::apply(&context, OWNER, numbered(MOST_CREATIONS)).await.unwrap();
+    let taken = super::apply(&context, OWNER, numbered(MOST_CREATIONS), &PolicyProof::Awaited).await.unwrap();
     assert_eq!(taken, Progress::Done, "neither is a name that is taken");
 }
 

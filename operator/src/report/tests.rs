@@ -7,7 +7,7 @@ use std::{
 
 use http::Method;
 use scriptrunner_api::v1alpha1::{NodeStatus, RunStatus};
-use scriptrunner_core::observed::{ObjectFacts, Observed, StoredStatus};
+use scriptrunner_core::observed::{ObjectFacts, Observed, PolicyProof, StoredStatus};
 use scriptrunner_core::validate::Sources;
 use serde_json::{Value, json};
 
@@ -64,6 +64,8 @@ fn sight(previous: &ScriptRunnerStatus) -> Sight {
         name: "sr".to_owned(),
         uid: "u".to_owned(),
         generation: 1,
+        created: None,
+        seen_since: None,
         deleting: false,
         other_bytes: 500,
         spec: object.spec.clone(),
@@ -85,6 +87,7 @@ fn sight(previous: &ScriptRunnerStatus) -> Sight {
         since: k8s_openapi::jiff::Timestamp::MIN,
         unbound_room: 0,
         sources: Sources::default(),
+        policy_proof: PolicyProof::Awaited,
     };
     Sight { observed, object, status_is_foreign: false }
 }

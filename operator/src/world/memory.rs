@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use scriptrunner_api::v1alpha1::ScriptRunner;
 use scriptrunner_core::{observed::PodConflict, status::groups::Answers, validate::Pinned};
 
@@ -36,6 +37,8 @@ pub struct Memory {
     pub other_bytes: Option<(String, usize)>,
     /// Version of the object that could not be read.
     pub unreadable_version: Option<String>,
+    /// A generation that the object had after the admission policies began to hold, and that moment.
+    pub seen_since: Option<(Timestamp, i64)>,
     /// Failures in a row.
     pub failures: u32,
     /// Events about nodes that were written for the current run, and the run.

@@ -60,6 +60,7 @@ fn context(client: Client) -> Context {
         state_interval: Duration::from_millis(500),
         refusal_retry: Duration::from_secs(1),
         longest_backoff: Duration::from_secs(5),
+        policy_proof: Duration::from_secs(1),
     };
     Context::new(client, Arc::new(World::default()), config, Arc::new(Metrics::new()))
 }

@@ -69,7 +69,15 @@ fn path(rule: &Rule, namespace: &str) -> String {
         group => format!("apis/{group}/v1"),
     };
     let plural = rule.resource.split('/').next().unwrap();
-    let namespaced = !["nodes", "namespaces", "customresourcedefinitions", "tokenreviews"].contains(&plural);
+    let namespaced = ![
+        "nodes",
+        "namespaces",
+        "customresourcedefinitions",
+        "tokenreviews",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+    ]
+    .contains(&plural);
     let scope =
         if namespaced && !namespace.is_empty() { format!("namespaces/{namespace}/") } else { String::new() };
     format!("/{version}/{scope}{plural}")

@@ -20,8 +20,8 @@ use super::runner::ToyRunner;
 use crate::{
     names::short_id,
     observed::{
-        ConfigMapFacts, ContainerFacts, NodeFacts, ObjectFacts, Observed, PodFacts, Presence, SessionFacts,
-        StoredStatus,
+        ConfigMapFacts, ContainerFacts, NodeFacts, ObjectFacts, Observed, PodFacts, PolicyProof, Presence,
+        SessionFacts, StoredStatus,
     },
     plan::{Action, Plan, Taken, plan},
     pod::{PodSettings, SessionSettings},
@@ -67,6 +67,8 @@ impl Toy {
                     uid: "uid".into(),
                     resource_version: "1".into(),
                     generation: 1,
+                    created: Timestamp::from_second(1_800_000_000).ok(),
+                    seen_since: None,
                     deleting: false,
                     other_bytes: 1000,
                     spec: serde_saphyr::from_str(spec).unwrap(),
@@ -86,6 +88,7 @@ impl Toy {
                 since: Timestamp::from_second(1_800_000_000).unwrap(),
                 unbound_room: usize::MAX,
                 sources: Sources::default(),
+                policy_proof: PolicyProof::Proven { since: Timestamp::UNIX_EPOCH },
             },
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             settings: settings(),

@@ -13,7 +13,7 @@ use scriptrunner_api::{
 };
 use scriptrunner_core::{
     names::{config_map_name, pod_name, short_id},
-    observed::{Marks, ObjectFacts, Observed, PodFacts, Presence, StoredStatus},
+    observed::{Marks, ObjectFacts, Observed, PodFacts, PolicyProof, Presence, StoredStatus},
     validate::Pinned,
 };
 
@@ -48,6 +48,8 @@ impl Process {
                 name: NAME.to_owned(),
                 uid: object.metadata.uid.clone()?,
                 generation: object.metadata.generation?,
+                created: None,
+                seen_since: None,
                 deleting: false,
                 other_bytes: self.other_bytes,
                 resource_version: object.metadata.resource_version.clone()?,
@@ -68,6 +70,7 @@ impl Process {
             pod_conflicts: self.pod_conflicts.clone(),
             sessions: BTreeMap::new(),
             since: self.since,
+            policy_proof: PolicyProof::Awaited,
         };
         Some(Sight { observed, object })
     }
