@@ -72,8 +72,9 @@ layer_unit() {
 layer_it() {
   start_test_cluster
   install_without_operator
-  # Those of faults need images, and the cluster to themselves.
-  run_cluster_tests scriptrunner-operator it --skip faults::
+  # Those of faults need images, and the cluster to themselves. Those that break the policies need that too.
+  run_cluster_tests scriptrunner-operator it --skip faults:: --skip alone::
+  run_cluster_tests scriptrunner-operator it alone::
   step "the local cluster itself"
   cargo test --quiet --package scriptrunner-testcluster --test cluster --locked
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
+mod alone;
 mod ancestor;
 mod attacks;
 mod children;
