@@ -16,7 +16,13 @@ use std::{
 };
 
 use futures::future::try_join_all;
-use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+        core::v1::ConfigMap,
+    },
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client, Resource,
     api::{ApiResource, DynamicObject, ObjectMeta, PostParams},
@@ -112,7 +118,8 @@ impl Proofs {
             return answer.clone();
         }
         let began = Instant::now();
-        let answer = self.attempt(&mut last.kept).await;
+        // Boxed: every reconcile would hold room for it.
+        let answer = Box::pin(self.attempt(&mut last.kept)).await;
         match &answer {
             Ok(proof) => self.learn(proof, metrics),
             Err(error) => tracing::warn!(%error, "trying again"),
@@ -245,8 +252,11 @@ impl Proofs {
         let bindings = policies::bindings();
         let has_operator_policy =
             policies.iter().any(|policy| policy.metadata.name.as_deref() == Some(OPERATOR_POLICY));
-        let policies = policies.iter().map(|it| self.compare(it, &it.metadata, &it.spec));
-        let bindings = bindings.iter().map(|it| self.compare(it, &it.metadata, &it.spec));
+        let policies =
+            policies.iter().map(|it| self.compare::<ValidatingAdmissionPolicy>(&it.metadata, &it.spec));
+        let bindings = bindings
+            .iter()
+            .map(|it| self.compare::<ValidatingAdmissionPolicyBinding>(&it.metadata, &it.spec));
         let (policies, bindings, spec, operator) = tokio::join!(
             try_join_all(policies),
             try_join_all(bindings),
@@ -268,10 +278,9 @@ impl Proofs {
         Ok(Found::Holds(marks))
     }
 
-    /// The mark of an installed object, or what is wrong with it and what to do.
+    /// The mark of an installed object of a kind, or what is wrong with it and what to do.
     async fn compare<K>(
         &self,
-        _kind: &K,
         metadata: &ObjectMeta,
         spec: &(impl Serialize + Sync),
     ) -> Result<Result<Mark, String>, Unknown>

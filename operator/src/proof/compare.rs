@@ -43,7 +43,9 @@ mod tests {
 
     #[test]
     fn what_is_equal_has_no_difference() {
-        specs().iter().for_each(|spec| assert_eq!(difference(spec, spec), None));
+        for spec in specs() {
+            assert_eq!(difference(&spec, &spec), None);
+        }
     }
 
     #[test]
@@ -68,13 +70,16 @@ mod tests {
 
     fn each_leaf(pointer: &str, value: &Value, visit: &mut impl FnMut(&str)) {
         match value {
-            Value::Object(fields) if !fields.is_empty() => fields.iter().for_each(|(key, value)| {
-                each_leaf(&format!("{pointer}/{}", key.replace('/', "~1")), value, visit)
-            }),
-            Value::Array(items) if !items.is_empty() => items
-                .iter()
-                .enumerate()
-                .for_each(|(index, value)| each_leaf(&format!("{pointer}/{index}"), value, visit)),
+            Value::Object(fields) if !fields.is_empty() => {
+                for (key, value) in fields {
+                    each_leaf(&format!("{pointer}/{}", key.replace('/', "~1")), value, visit);
+                }
+            }
+            Value::Array(items) if !items.is_empty() => {
+                for (index, value) in items.iter().enumerate() {
+                    each_leaf(&format!("{pointer}/{index}"), value, visit);
+                }
+            }
             _ => visit(pointer),
         }
     }

@@ -40,19 +40,18 @@ pub(super) enum Since {
 impl Since {
     /// By what was recorded, if ever something was.
     pub(super) fn of(recorded: Option<&Record>, proven: &[Mark]) -> Self {
-        match recorded {
-            Some(Record { since: Some(since), objects }) if objects == proven => Self::Known(*since),
-            Some(_) => Self::Now,
+        let known = match recorded {
+            Some(record) => record.since.filter(|_| record.objects == proven),
             // Never changed since they were created, so in force since the last of them was. One that was deleted meanwhile
             // and made again has a later time.
             None if proven.iter().all(|mark| mark.generation == 1) => proven
                 .iter()
                 .map(|mark| mark.created)
                 .max()
-                .and_then(|created| created.checked_add(ENFORCED_AFTER).ok())
-                .map_or(Self::Now, Self::Known),
-            None => Self::Now,
-        }
+                .and_then(|created| created.checked_add(ENFORCED_AFTER).ok()),
+            None => None,
+        };
+        known.map_or(Self::Now, Self::Known)
     }
 }
 
