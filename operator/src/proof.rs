@@ -45,8 +45,6 @@ pub const RECORD_NAME: &str = "scriptrunner-policy-proof";
 const RECORD_KEY: &str = "proof.json";
 /// Name of the canaries, which are never stored.
 const CANARY: &str = "scriptrunner-policy-canary";
-/// Name of a policy for the operator's own requests; it has a canary too, where there is one.
-const OPERATOR_POLICY: &str = "scriptrunner-operator";
 
 /// Why an attempt came to no answer: the API server was not to be reached, or failed. Nothing follows from that.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -250,8 +248,6 @@ impl Proofs {
     async fn look(&self) -> Result<Found, Unknown> {
         let policies = policies::policies();
         let bindings = policies::bindings();
-        let has_operator_policy =
-            policies.iter().any(|policy| policy.metadata.name.as_deref() == Some(OPERATOR_POLICY));
         let policies =
             policies.iter().map(|it| self.compare::<ValidatingAdmissionPolicy>(&it.metadata, &it.spec));
         let bindings = bindings
@@ -261,7 +257,7 @@ impl Proofs {
             try_join_all(policies),
             try_join_all(bindings),
             self.try_spec(),
-            self.try_operator(has_operator_policy)
+            self.try_operator()
         );
         let mut marks = Vec::new();
         for compared in policies?.into_iter().chain(bindings?) {
@@ -301,7 +297,8 @@ impl Proofs {
             }
         };
         if let Some(difference) = difference(&expected, found.data.get("spec").unwrap_or(&Value::Null)) {
-            return Ok(Err(format!("{what} was changed ({difference}); apply deploy/ again")));
+            // What somebody has added no `kubectl apply` takes away.
+            return Ok(Err(format!("{what} was changed ({difference}); delete it and apply deploy/ again")));
         }
         let ObjectMeta { uid, generation, creation_timestamp, .. } = found.metadata;
         let (Some(uid), Some(generation), Some(created)) = (uid, generation, creation_timestamp) else {
@@ -319,13 +316,10 @@ impl Proofs {
     }
 
     /// A ConfigMap that belongs to no run, which the operator has no use for.
-    async fn try_operator(&self, is_wanted: bool) -> Result<Result<(), String>, Unknown> {
-        if !is_wanted {
-            return Ok(Ok(()));
-        }
+    async fn try_operator(&self) -> Result<Result<(), String>, Unknown> {
         let metadata = ObjectMeta { name: Some(CANARY.to_owned()), ..ObjectMeta::default() };
         let canary = ConfigMap { metadata, ..ConfigMap::default() };
-        self.try_canary(OPERATOR_POLICY, "a ConfigMap without an owner", &canary).await
+        self.try_canary(policies::OPERATOR_REQUESTS, "a ConfigMap without an owner", &canary).await
     }
 
     /// Asks for something that is to be refused by a policy. Only as a dry run: nothing is left if it is not.

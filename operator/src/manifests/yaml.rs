@@ -34,8 +34,11 @@ pub(super) fn role(kind: &str, name: &str, namespace: Option<&str>, rules: &[Rul
 fn rule(rule: &Rule) -> String {
     let Rule { group, resource, names, verbs, why } = rule;
     let group = if group.is_empty() { "\"\"" } else { group };
-    let names =
-        if names.is_empty() { String::new() } else { format!("  resourceNames: [{}]\n", names.join(", ")) };
+    let names = match format!("  resourceNames: [{}]\n", names.join(", ")) {
+        _ if names.is_empty() => String::new(),
+        long if long.len() > WIDTH => format!("  resourceNames:\n  - {}\n", names.join("\n  - ")),
+        short => short,
+    };
     let verbs = verbs.join(", ");
     let comment = comment(why);
     format!("{comment}- apiGroups: [{group}]\n  resources: [{resource}]\n{names}  verbs: [{verbs}]\n")

@@ -1,15 +1,13 @@
 //! Who may make and edit the ConfigMaps that runs are pinned in. Pure.
 
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicySpec};
-use scriptrunner_api::GROUP;
+use scriptrunner_api::{GROUP, labels::SOURCE};
 use scriptrunner_core::names::CONFIG_MAP_PREFIX;
 
 use super::{CONFIG_MAPS, GARBAGE_COLLECTORS, demand, is_child, is_operator, matching, rule, when};
 
-/// Label by which users mark ConfigMaps whose changes the operator is to see: the only one of ours that is theirs.
-const SOURCE: &str = "scriptrunner.io/source";
-
-/// The operator only. Deleting one is never refused: what is missing is not run.
+/// The operator only, but for the one label of ours that is the users': it marks what a spec names. Deleting one is never refused:
+/// what is missing is not run.
 pub(super) fn policy() -> ValidatingAdmissionPolicy {
     let child = is_child(&[CONFIG_MAP_PREFIX]);
     super::policy(

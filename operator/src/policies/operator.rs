@@ -11,7 +11,7 @@ use scriptrunner_api::{
 use scriptrunner_core::names::{CONFIG_MAP_PREFIX, NORMAL_POD_PREFIX, PRIVILEGED_POD_PREFIX};
 
 use super::{OPERATOR_REQUESTS, demand, forbidden, is_operator, matching, rule, variable, when};
-use crate::{leader::LEASE_NAME, manifests::NAMESPACE, sessions::SECRET_NAME};
+use crate::{leader::LEASE_NAME, manifests::NAMESPACE, proof::RECORD_NAME, sessions::SECRET_NAME};
 
 /// What it asks for: `OPERATION group/resource/subresource`.
 const REQUESTS: [&str; 9] = [
@@ -41,6 +41,7 @@ pub(super) fn policy() -> ValidatingAdmissionPolicy {
                     "request.operation + ' '\n+ (request.resource.group == '' ? '' : request.resource.group + '/') + request.resource.resource\n+ (request.?subResource.orValue('') == '' ? '' : '/' + request.?subResource.orValue(''))"
                         .to_owned(),
                 ),
+                variable("isRecord", is_record()),
                 variable(
                     "mode",
                     format!("{is_pod} ? object.metadata.?labels[?'{MODE}'].orValue('') : ''"),
@@ -63,6 +64,13 @@ pub(super) fn policy() -> ValidatingAdmissionPolicy {
     )
 }
 
+/// Whether it keeps what it knows of the policies: a ConfigMap that belongs to no run, of that one name.
+fn is_record() -> String {
+    format!(
+        "variables.what in ['CREATE configmaps', 'UPDATE configmaps']\n&& object.metadata.?name.orValue('') == '{RECORD_NAME}' && !request.namespace.startsWith('kube-')"
+    )
+}
+
 fn requests() -> Vec<Validation> {
     let list = REQUESTS.map(|request| format!("'{request}'")).join(", ");
     vec![
@@ -72,7 +80,7 @@ fn requests() -> Vec<Validation> {
             )),
             // RBAC narrows a namespace, and no creation by name.
             ..forbidden(&format!(
-                "variables.what in [{list}]\n|| (variables.what == 'CREATE {GROUP}/scriptrunners' && request.?dryRun.orValue(false))\n|| (variables.what in ['CREATE coordination.k8s.io/leases', 'UPDATE coordination.k8s.io/leases']\n  && object.metadata.?name.orValue('') == '{LEASE_NAME}')\n|| (variables.what in ['CREATE secrets', 'UPDATE secrets']\n  && object.metadata.?name.orValue('') == '{SECRET_NAME}' && object.?type.orValue('') == 'Opaque')"
+                "variables.what in [{list}]\n|| (variables.what == 'CREATE {GROUP}/scriptrunners' && request.?dryRun.orValue(false))\n|| (variables.what in ['CREATE coordination.k8s.io/leases', 'UPDATE coordination.k8s.io/leases']\n  && object.metadata.?name.orValue('') == '{LEASE_NAME}')\n|| (variables.what in ['CREATE secrets', 'UPDATE secrets']\n  && object.metadata.?name.orValue('') == '{SECRET_NAME}' && object.?type.orValue('') == 'Opaque')\n|| variables.isRecord"
             ))
         },
         demand(
@@ -91,14 +99,14 @@ fn children() -> Vec<Validation> {
             OPERATOR_REQUESTS,
             "a child has one owner, the ScriptRunner that its label names, and no child is in the operator's or a system namespace",
             &format!(
-                "!(variables.what in ['CREATE pods', 'CREATE configmaps'])\n|| (object.metadata.?ownerReferences.orValue([]).size() == 1\n  && object.metadata.ownerReferences[0].apiVersion.startsWith('{GROUP}/')\n  && object.metadata.ownerReferences[0].kind == 'ScriptRunner'\n  && object.metadata.ownerReferences[0].?controller.orValue(false)\n  && object.metadata.?labels[?'{UID}'].orValue('') == object.metadata.ownerReferences[0].uid\n  && request.namespace != '{NAMESPACE}' && !request.namespace.startsWith('kube-'))"
+                "!(variables.what in ['CREATE pods', 'CREATE configmaps']) || variables.isRecord\n|| (object.metadata.?ownerReferences.orValue([]).size() == 1\n  && object.metadata.ownerReferences[0].apiVersion.startsWith('{GROUP}/')\n  && object.metadata.ownerReferences[0].kind == 'ScriptRunner'\n  && object.metadata.ownerReferences[0].?controller.orValue(false)\n  && object.metadata.?labels[?'{UID}'].orValue('') == object.metadata.ownerReferences[0].uid\n  && request.namespace != '{NAMESPACE}' && !request.namespace.startsWith('kube-'))"
             ),
         ),
         demand(
             OPERATOR_REQUESTS,
             &format!("the ConfigMap of a run is named {CONFIG_MAP_PREFIX}* and immutable"),
             &format!(
-                "variables.what != 'CREATE configmaps'\n|| (object.metadata.name.startsWith('{CONFIG_MAP_PREFIX}') && object.?immutable.orValue(false))"
+                "variables.what != 'CREATE configmaps' || variables.isRecord\n|| (object.metadata.name.startsWith('{CONFIG_MAP_PREFIX}') && object.?immutable.orValue(false))"
             ),
         ),
     ]
@@ -109,7 +117,7 @@ fn pods() -> Vec<Validation> {
     let any_mode = format!(
         "variables.what != 'CREATE pods'\n|| (object.spec.?automountServiceAccountToken.orValue(true) == false\n  && object.spec.?serviceAccountName.orValue('default') == 'default'\n  && !has(object.spec.ephemeralContainers)\n  && variables.containers.all(c, c.?ports.orValue([]).all(p, p.?hostPort.orValue(0) == 0))\n  && variables.volumes.all(v, has(v.emptyDir) || has(v.configMap) || has(v.secret) || has(v.downwardAPI)\n    || has(v.persistentVolumeClaim) || has(v.ephemeral)\n    || (has(v.hostPath) && v.hostPath.path == '/' && variables.mode == 'PrivilegedWithHostFS')\n    || (has(v.projected) && v.projected.?sources.orValue([]).all(s,\n      !has(s.serviceAccountToken) || s.serviceAccountToken.?audience.orValue('') == '{AUDIENCE}'))))"
     );
-    let normal = "variables.what != 'CREATE pods' || variables.isPrivileged\n|| (!object.spec.?hostPID.orValue(false) && !object.spec.?hostIPC.orValue(false) && !object.spec.?hostNetwork.orValue(false)\n  && object.spec.?securityContext.?sysctls.orValue([]).size() == 0\n  && object.spec.?securityContext.?seccompProfile.?type.orValue('') == 'RuntimeDefault'\n  && object.spec.?securityContext.?appArmorProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault'\n  && variables.containers.all(c, !c.?securityContext.?privileged.orValue(false)\n    && c.?securityContext.?capabilities.?add.orValue([]).size() == 0\n    && c.?securityContext.?procMount.orValue('Default') == 'Default'\n    && c.?securityContext.?seccompProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault'\n    && c.?securityContext.?appArmorProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault'))";
+    let normal = "variables.what != 'CREATE pods' || variables.isPrivileged\n|| (!object.spec.?hostPID.orValue(false) && !object.spec.?hostIPC.orValue(false) && !object.spec.?hostNetwork.orValue(false)\n  && !object.spec.?securityContext.?windowsOptions.?hostProcess.orValue(false)\n  && object.spec.?securityContext.?sysctls.orValue([]).size() == 0\n  && object.spec.?securityContext.?seccompProfile.?type.orValue('') == 'RuntimeDefault'\n  && object.spec.?securityContext.?appArmorProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault'\n  && variables.containers.all(c, !c.?securityContext.?privileged.orValue(false)\n    && !c.?securityContext.?windowsOptions.?hostProcess.orValue(false)\n    && c.?securityContext.?capabilities.?add.orValue([]).size() == 0\n    && c.?securityContext.?procMount.orValue('Default') == 'Default'\n    && c.?securityContext.?seccompProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault'\n    && c.?securityContext.?appArmorProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault'))";
     vec![
         demand(
             OPERATOR_REQUESTS,

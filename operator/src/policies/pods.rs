@@ -122,14 +122,24 @@ pub(super) fn entering() -> ValidatingAdmissionPolicy {
 /// The termination message is a result: only the kubelet of the pod's node writes it. Not for clusters whose nodes are
 /// played.
 pub(super) fn outcome() -> ValidatingAdmissionPolicy {
-    let statuses = |object: &str| format!("{object}.?status.?containerStatuses.orValue([])");
+    // One of an init container's is a result too: without the runner beside its image a script cannot start.
+    let statuses = |object: &str| {
+        ["containerStatuses", "initContainerStatuses"]
+            .map(|list| format!("{object}.?status.?{list}.orValue([])"))
+    };
+    let differs = statuses("object")
+        .into_iter()
+        .zip(statuses("oldObject"))
+        .map(|(new, old)| format!("{new} != {old}"))
+        .collect::<Vec<_>>()
+        .join("\n|| ");
     policy(
         POD_OUTCOME,
         ValidatingAdmissionPolicySpec {
             match_constraints: Some(matching(None, &rule("", "v1", &["UPDATE"], &["pods/status"]))),
             match_conditions: Some(vec![
                 when("ours", is_runner_pod("oldObject.metadata.name")),
-                when("outcome", format!("{} != {}", statuses("object"), statuses("oldObject"))),
+                when("outcome", differs),
             ]),
             validations: Some(vec![demand(
                 POD_OUTCOME,

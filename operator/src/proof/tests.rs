@@ -14,7 +14,10 @@ struct Installed {
     /// Generation of every object, or none where it is deleted.
     generation: Option<i64>,
     narrowed: bool,
+    /// The one that is deleted: a binding or a policy.
+    missing: Option<(&'static str, bool)>,
     canary: (u16, &'static str),
+    own_canary: (u16, &'static str),
     stored: Option<Value>,
 }
 
@@ -22,13 +25,27 @@ const DENIED: (u16, &str) = (
     403,
     "it is forbidden: ValidatingAdmissionPolicy 'scriptrunner-spec' with binding 'scriptrunner-spec' denied request: scriptrunner-spec: no",
 );
+const OWN_DENIED: (u16, &str) = (
+    403,
+    "it is forbidden: ValidatingAdmissionPolicy 'scriptrunner-operator' with binding 'scriptrunner-operator' denied request: scriptrunner-operator: no",
+);
 
 fn installed() -> Installed {
-    Installed { generation: Some(1), narrowed: false, canary: DENIED, stored: None }
+    Installed {
+        generation: Some(1),
+        narrowed: false,
+        missing: None,
+        canary: DENIED,
+        own_canary: OWN_DENIED,
+        stored: None,
+    }
 }
 
 fn object(installed: &Installed, name: &str, is_binding: bool) -> Answer {
-    let Some(generation) = installed.generation else { return failure(404, "NotFound", "not found") };
+    let is_missing = installed.missing == Some((name, is_binding));
+    let Some(generation) = installed.generation.filter(|_| !is_missing) else {
+        return failure(404, "NotFound", "not found");
+    };
     let metadata = json!({"name": name, "uid": name, "generation": generation, "creationTimestamp": CREATED});
     let named = |it: &ObjectMeta| it.name.as_deref() == Some(name);
     let mut spec = if is_binding {
@@ -58,6 +75,10 @@ fn proofs(installed: Installed) -> (Proofs, crate::scripted::Record) {
         }
         if asked.path.ends_with("/scriptrunners") {
             let (code, text) = installed.canary;
+            return failure(code, "Forbidden", text);
+        }
+        if asked.body["metadata"]["name"] == CANARY {
+            let (code, text) = installed.own_canary;
             return failure(code, "Forbidden", text);
         }
         match (&asked.method, &installed.stored) {
@@ -101,12 +122,16 @@ async fn policies_that_were_never_edited_hold_since_they_were_created() {
     assert_eq!(ask(&proofs).await, since("2026-01-01T00:00:02Z"));
     let writes = |record: &crate::scripted::Record| {
         record
-            .brief()
+            .all()
             .into_iter()
-            .filter(|it| it.ends_with("configmaps") || it.starts_with("PUT"))
+            .filter(|it| {
+                (it.method == Method::POST || it.method == Method::PUT)
+                    && it.body["metadata"]["name"] == RECORD_NAME
+            })
+            .map(|it| it.method)
             .collect::<Vec<_>>()
     };
-    assert_eq!(writes(&record), ["POST configmaps"]);
+    assert_eq!(writes(&record), [Method::POST]);
     assert_eq!(ask(&proofs).await, proofs.newest());
     assert_eq!(writes(&record).len(), 1, "what is stored is not written again");
 }
@@ -147,6 +172,18 @@ async fn whatever_makes_a_policy_inert_is_told() {
     );
     let other = why(Installed { canary: (403, "cannot create resource"), ..installed() }).await;
     assert!(other.contains("was refused, but not by policy \"scriptrunner-spec\" (cannot"), "{other}");
+    let own = why(Installed { own_canary: (403, "cannot create resource"), ..installed() }).await;
+    assert!(own.contains("was refused, but not by policy \"scriptrunner-operator\" (cannot"), "{own}");
+}
+
+#[tokio::test]
+async fn each_policy_and_each_binding_counts() {
+    for name in policies::NAMES {
+        for (is_binding, kind) in [(false, "Policy"), (true, "PolicyBinding")] {
+            let why = why(Installed { missing: Some((name, is_binding)), ..installed() }).await;
+            assert!(why.starts_with(&format!("ValidatingAdmission{kind} {name:?} does not exist")), "{why}");
+        }
+    }
 }
 
 #[tokio::test]
