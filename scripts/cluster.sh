@@ -87,8 +87,13 @@ apply_definitions() {
   "${KUBECTL[@]}" wait --for=condition=Established --timeout=60s -f "$ROOT/crds" >/dev/null
   local manifest
   for manifest in "$ROOT"/deploy/[012]*.yaml; do "${KUBECTL[@]}" apply -f "$manifest"; done
+  # What somebody, or a test that was killed, has added to one is nothing that an apply takes away.
+  "${KUBECTL[@]}" replace --save-config -f "$ROOT/deploy/20-policies.yaml"
   # Without the mutating half nobody could write a privileged spec by the usual means.
-  if serves_mutating_policies; then "${KUBECTL[@]}" apply -f "$ROOT/deploy/optional/requested-by.yaml"; fi
+  if serves_mutating_policies; then
+    "${KUBECTL[@]}" apply -f "$ROOT/deploy/optional/requested-by.yaml"
+    "${KUBECTL[@]}" replace --save-config -f "$ROOT/deploy/optional/requested-by.yaml"
+  fi
 }
 
 # Kubernetes 1.36 and newer do.

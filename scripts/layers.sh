@@ -86,11 +86,12 @@ install_without_operator() {
 }
 
 # The operator as it is built, with shorter times: until the pod of an endless repetition hands over, until a runner that has not
-# ended is given up, and until a failed node is tried again.
+# ended is given up, until a failed node is tried again, and until it looks at the admission policies again.
 install_for_tests() {
   # shellcheck disable=SC2034 # read by scripts/cluster.sh
   MORE_OPERATOR_ENVIRONMENT=',{"name":"SCRIPTRUNNER_HANDOVER_SECONDS","value":"20"},
-    {"name":"SCRIPTRUNNER_HUNG_AFTER_SECONDS","value":"20"},{"name":"SCRIPTRUNNER_RETRY_SECONDS","value":"1"}'
+    {"name":"SCRIPTRUNNER_HUNG_AFTER_SECONDS","value":"20"},{"name":"SCRIPTRUNNER_RETRY_SECONDS","value":"1"},
+    {"name":"SCRIPTRUNNER_POLICY_PROOF_SECONDS","value":"2"}'
   install_scriptrunner
 }
 

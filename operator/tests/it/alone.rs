@@ -1,8 +1,5 @@
 //! Policies that are broken on purpose: no privileged pod, and a word about it. Every other test needs them whole, so these
 //! run apart from the others and one at a time: `cargo test -p scriptrunner-operator --test it alone::`.
-//!
-//! Policies and bindings are put back by making them anew: one that was edited back would have another generation, and a later
-//! operator without a record could not know since when it holds.
 
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
@@ -10,12 +7,9 @@ use std::{
 };
 
 use futures::FutureExt;
-use k8s_openapi::{
-    api::{
-        admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
-        core::v1::{ConfigMap, Pod},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+    core::v1::{ConfigMap, Pod},
 };
 use kube::{
     Api, Client, Resource,
@@ -34,7 +28,6 @@ use scriptrunner_operator::{
 use scriptrunner_testcluster::{Error, namespace::in_namespace, wait};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 
 use crate::{
     cluster::{acting_as, admin, cluster},
@@ -43,12 +36,10 @@ use crate::{
         Answer::{self, No, Yes},
         ask, dry_create, script_runner,
     },
+    turn::{only_operator, policies_are_proven},
 };
 
 const LONG: Duration = Duration::from_mins(1);
-
-/// There is one set of policies of a cluster.
-static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A namespace for privileged runs, and policies that are whole before and after.
 struct Place {
@@ -58,50 +49,21 @@ struct Place {
 
 /// Runs a test on policies that it may break.
 async fn place(test: &str, body: impl AsyncFnOnce(&Place)) {
-    let _turn = TURN.lock().await;
     let client = admin().await;
+    let _turn = only_operator(&client).await;
+    policies_are_proven(NAMESPACE).await;
     let labels = [
         (labels::PRIVILEGED, labels::PRIVILEGED_ALLOWED),
         ("pod-security.kubernetes.io/enforce", "privileged"),
     ];
     in_namespace(&client, test, &labels, async |namespace| {
-        forget_record(&client).await;
-        until_in_force(&client).await;
         let place = Place { client: client.clone(), namespace };
         let outcome = AssertUnwindSafe(body(&place)).catch_unwind().await;
         restore(&client).await;
-        forget_record(&client).await;
         if let Err(panic) = outcome {
             resume_unwind(panic);
         }
         Ok::<_, Error>(())
-    })
-    .await
-    .unwrap();
-}
-
-async fn forget_record(client: &Client) {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
-    if api.get_opt(RECORD_NAME).await.unwrap().is_some() {
-        api.delete(RECORD_NAME, &DeleteParams::default()).await.unwrap();
-    }
-}
-
-/// Waits until the policies have been there for longer than an API server may take to enforce them, by its own clock: what is
-/// written sooner is not admitted by an operator without a record.
-async fn until_in_force(client: &Client) {
-    let made = |metadata: &ObjectMeta| metadata.creation_timestamp.as_ref().unwrap().0;
-    let all = ListParams::default();
-    let policies = Api::<ValidatingAdmissionPolicy>::all(client.clone()).list(&all).await.unwrap();
-    let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()).list(&all).await.unwrap();
-    let policies = policies.iter().map(|it| made(&it.metadata));
-    let newest = policies.chain(bindings.iter().map(|it| made(&it.metadata))).max().unwrap();
-    let probe: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "probe"}})).unwrap();
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
-    wait::until("policies that are in force", LONG, async |seen| {
-        let now = made(&api.create(&dry_create(), &probe).await?.metadata);
-        seen.note(format!("{newest} and {now}"));
-        Ok::<_, kube::Error>((now.duration_since(newest).as_secs() > 2).then_some(()))
     })
     .await
     .unwrap();
@@ -127,7 +89,7 @@ where
     let api: Api<K> = Api::all(client.clone());
     let name = expected.meta().name.clone().unwrap();
     match api.get_opt(&name).await.unwrap() {
-        Some(found) if is_whole(&found) && found.meta().generation == Some(1) => return,
+        Some(found) if is_whole(&found) => return,
         Some(_) => drop(api.delete(&name, &DeleteParams::default()).await.unwrap()),
         None => {}
     }

@@ -21,6 +21,7 @@ use scriptrunner_operator::{
         STATUS, TOKENS,
         requested_by::{ANNOTATION, REQUESTED_BY},
     },
+    proof::RECORD_NAME,
 };
 use scriptrunner_testcluster::{bindings::Binding, wait};
 use serde_json::{Value, json};
@@ -155,7 +156,20 @@ async fn inputs_of_runs_are_not_changed_or_forged() {
 async fn a_script_reads_nothing_that_its_author_may_not_mount() {
     place("attack-borrow", &[], async |place| {
         let from = |source: &str| json!([{"name": "A", "valueFrom": {source: {"name": "x", "key": "k"}}}]);
+        let with = |what: &'static str, part: Value| {
+            let mut object = with_env(&json!([]));
+            json_patch::merge(&mut object["spec"], &part);
+            Attempt::create("author", what, &place.objects(""), object)
+        };
+        let volume = |kind: Value| json!({"podTemplate": {"volumes": [kind]}});
+        let key = json!({"configMapKeyRef": {"name": "x", "key": "k"}});
         let attempts = [
+            with("takes all of a Secret", json!({"envFrom": [{"secretRef": {"name": "x"}}]})),
+            with("takes a script", json!({"script": null, "scriptFrom": key})),
+            with("takes an authority", json!({"dependencies": {"trustedCA": key}})),
+            with("pulls with a Secret", json!({"imagePullSecrets": [{"name": "x"}]})),
+            with("mounts a Secret", volume(json!({"name": "v", "secret": {"secretName": "x"}}))),
+            with("mounts a claim", volume(json!({"name": "v", "persistentVolumeClaim": {"claimName": "x"}}))),
             Attempt::create("author", "reads a Secret", &place.objects(""), with_env(&from("secretKeyRef"))),
             Attempt::create(
                 "author",
@@ -269,8 +283,13 @@ async fn only_the_kubelet_says_how_a_runner_ended() {
         place.make("pods", &children::pod("srn-1", Mode::Normal, &place.owner)).await;
         let ended = json!({"status": {"containerStatuses": [{"name": "runner", "image": "x", "imageID": "",
             "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 0, "message": "forged"}}}]}});
-        let attempts =
-            [Attempt::edit("owner", "writes a result", &place.core("pods/srn-1/status"), ended)];
+        let waits = json!({"status": {"initContainerStatuses": [{"name": "copy-runner", "image": "x", "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 1, "message": "forged"}}}]}});
+        let path = place.core("pods/srn-1/status");
+        let attempts = [
+            Attempt::edit("owner", "writes a result", &path, ended),
+            Attempt::edit("owner", "writes why it cannot start", &path, waits),
+        ];
         place.is_stopped_by(&[POD_OUTCOME], &attempts).await;
     })
     .await;
@@ -313,6 +332,10 @@ async fn the_operators_account_makes_nothing_but_its_children() {
             pod("makes a Normal pod privileged", container(json!({"privileged": true}))),
             pod("adds a capability", container(json!({"capabilities": {"add": ["SYS_ADMIN"]}}))),
             pod("leaves out seccomp", json!({"spec": {"securityContext": {"seccompProfile": null}}})),
+            pod(
+                "has the runner copied with privilege",
+                json!({"spec": {"initContainers": [{"name": "i", "image": "x", "securityContext": {"privileged": true}}]}}),
+            ),
             pod("mounts the node's files", volume(json!({"name": "a", "hostPath": {"path": "/"}}))),
             pod(
                 "mounts a token of the API",
@@ -328,6 +351,12 @@ async fn the_operators_account_makes_nothing_but_its_children() {
                 "makes a privileged pod where none is admitted",
                 &path,
                 changed(Mode::Privileged, "srp-1", json!({})),
+            ),
+            Attempt::create(
+                "operator",
+                "makes a ConfigMap without an owner",
+                &place.core("configmaps"),
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "any"}}),
             ),
             Attempt::create("operator", "makes a Secret", &place.core("secrets"), secret),
             Attempt::delete("operator", "deletes a stranger", &place.core("pods/stranger")),
@@ -353,6 +382,14 @@ async fn no_child_is_made_in_a_system_namespace() {
             let attempts = [Attempt::create("operator", "reaches a system namespace", &path, child.clone())];
             place.is_stopped_in(namespace, &[OPERATOR_REQUESTS], &attempts).await;
         }
+        let record = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": RECORD_NAME}});
+        let attempts = [Attempt::create(
+            "operator",
+            "keeps its record in a system namespace",
+            "/api/v1/namespaces/kube-system/configmaps",
+            record,
+        )];
+        place.is_stopped_in("kube-system", &[OPERATOR_REQUESTS], &attempts).await;
     })
     .await;
 }

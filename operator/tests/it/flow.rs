@@ -10,7 +10,6 @@ use std::{
 
 use clap::Parser;
 use k8s_openapi::api::{
-    apps::v1::Deployment,
     core::v1::{ConfigMap, Namespace, Pod},
     events::v1::Event,
 };
@@ -23,17 +22,20 @@ use scriptrunner_operator::{
     args::{Args, Command, Timers},
     context::Context,
     controller,
-    manifests::{NAMESPACE, OPERATOR, operator_user},
+    manifests::{NAMESPACE, operator_user},
     metrics::Metrics,
     rbac::CLUSTER,
     watches::{self, Sink},
     world::World,
 };
-use scriptrunner_testcluster::{Error, bindings, namespace::in_namespace, wait};
+use scriptrunner_testcluster::{Error, namespace::in_namespace, wait};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
-use crate::cluster::{acting_as_agent, admin, cluster};
+use crate::{
+    cluster::{acting_as_agent, admin, cluster},
+    turn::{only_operator, policies_are_proven},
+};
 
 pub(crate) const LONG: Duration = Duration::from_mins(1);
 
@@ -63,19 +65,6 @@ fn context(client: Client) -> Context {
         policy_proof: Duration::from_secs(1),
     };
     Context::new(client, Arc::new(World::default()), config, Arc::new(Metrics::new()))
-}
-
-/// Held while an operator of a test runs: two would do each other's work.
-static ONLY: Mutex<()> = Mutex::const_new(());
-
-/// Waits until no other test runs an operator.
-pub(crate) async fn only_operator(client: &Client) -> MutexGuard<'static, ()> {
-    let deployed = Api::<Deployment>::namespaced(client.clone(), NAMESPACE).get_opt(OPERATOR).await.unwrap();
-    assert!(
-        deployed.is_none(),
-        "an operator runs in this cluster and would do the work: delete its Deployment"
-    );
-    ONLY.lock().await
 }
 
 /// Runs an operator until the returned sender is dropped.
@@ -222,10 +211,9 @@ async fn walk_through_privileges(client: &Client, namespace: &str, node: &str) {
 
 #[tokio::test]
 async fn an_operator_with_the_listed_rights_goes_the_whole_way() {
-    // Its operator looks at all namespaces, and removes what looks like a pod of a run and is none.
-    let _alone = bindings::narrowing().await;
     let client = admin().await;
     let _alone = only_operator(&client).await;
+    policies_are_proven(NAMESPACE).await;
     let node = cluster().node_names().remove(0);
     in_namespace(&client, "flow", &[], async |namespace| {
         let agent = format!("scriptrunner-it/{namespace}");

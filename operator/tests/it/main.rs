@@ -6,6 +6,7 @@
 mod alone;
 mod ancestor;
 mod attacks;
+mod built;
 mod children;
 mod cluster;
 mod crd;
@@ -20,3 +21,4 @@ mod sources;
 mod specs;
 mod status;
 mod table;
+mod turn;

@@ -157,8 +157,7 @@ async fn perform(
 /// Makes the object that the rule is tried on. Gives its path if it was not there.
 async fn make(client: &Client, rule: &Rule, namespace: &str, owner: &Owner) -> Option<String> {
     let (path, name) = (path(rule, namespace), name(rule));
-    let answer =
-        send(client, Method::POST, &path, JSON, &object(rule, namespace, name, owner)).await;
+    let answer = send(client, Method::POST, &path, JSON, &object(rule, namespace, name, owner)).await;
     match refusal(&answer) {
         None => Some(format!("{path}/{name}")),
         Some((code, _, message)) => {

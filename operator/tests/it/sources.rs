@@ -12,13 +12,14 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use scriptrunner_api::{condition, digest::sha256_hex, labels, v1alpha1::ScriptRunner};
-use scriptrunner_operator::manifests::operator_user;
+use scriptrunner_operator::manifests::{NAMESPACE, operator_user};
 use scriptrunner_testcluster::{Error, namespace::in_namespace, wait};
 use serde_json::{Value, json};
 
 use crate::{
     cluster::{acting_as_agent, admin, cluster},
-    flow::{LONG, only_operator, start_operator},
+    flow::{LONG, start_operator},
+    turn::{only_operator, policies_are_proven},
 };
 
 /// What a change may take until it is a run.
@@ -134,6 +135,7 @@ fn run_number(object: &ScriptRunner) -> u64 {
 async fn with_operator(name: &str, labels: &[(&str, &str)], body: impl AsyncFnOnce(Place, Place)) {
     let client = admin().await;
     let _alone = only_operator(&client).await;
+    policies_are_proven(NAMESPACE).await;
     in_namespace(&client, name, labels, async |namespace| {
         in_namespace(&client, name, &[], async |other| {
             let agent = format!("scriptrunner-it/{namespace}");

@@ -15,6 +15,8 @@ pub struct Call {
     pub namespace: Option<String>,
     /// Name, if it has one.
     pub name: Option<String>,
+    /// Whether it asks what would come of it, and no more.
+    pub is_dry_run: bool,
 }
 
 impl Call {
@@ -27,12 +29,14 @@ impl Call {
             Some(_) | None => false,
         };
         let rest: Vec<&str> = parts.collect();
+        let is_dry_run = has_parameter(uri, &["dryRun=All"]);
         if !in_group || rest.is_empty() {
             return Self {
                 verb: verb(method, uri, true),
                 resource: uri.path().to_owned(),
                 namespace: None,
                 name: None,
+                is_dry_run,
             };
         }
         let (namespace, rest) = match rest[..] {
@@ -53,6 +57,7 @@ impl Call {
             resource,
             namespace: namespace.map(str::to_owned),
             name: name.map(str::to_owned),
+            is_dry_run,
         }
     }
 
@@ -63,17 +68,17 @@ impl Call {
 
     /// Whether it changes something.
     pub fn is_write(&self) -> bool {
-        !matches!(self.verb, "get" | "list" | "watch")
+        !self.is_dry_run && !matches!(self.verb, "get" | "list" | "watch")
     }
 }
 
+/// Whether the query has one of these.
+fn has_parameter(uri: &Uri, wanted: &[&str]) -> bool {
+    uri.query().unwrap_or_default().split('&').any(|pair| wanted.contains(&pair))
+}
+
 fn verb(method: &Method, uri: &Uri, has_name: bool) -> &'static str {
-    let watches = || {
-        uri.query()
-            .unwrap_or_default()
-            .split('&')
-            .any(|pair| matches!(pair, "watch=true" | "watch=1" | "watch"))
-    };
+    let watches = || has_parameter(uri, &["watch=true", "watch=1", "watch"]);
     match *method {
         Method::POST => "create",
         Method::PUT => "update",
@@ -132,5 +137,10 @@ mod tests {
         let of = |method| Call::of(&method, &"/api/v1/namespaces/n/pods/p".parse().unwrap());
         assert!(of(Method::DELETE).is_write() && of(Method::DELETE).is("delete pods"));
         assert!(!of(Method::GET).is_write() && !of(Method::GET).is("delete pods"));
+        let dry = "/api/v1/namespaces/n/configmaps?fieldManager=x&dryRun=All".parse().unwrap();
+        assert!(
+            !Call::of(&Method::POST, &dry).is_write()
+                && Call::of(&Method::POST, &dry).is("create configmaps")
+        );
     }
 }

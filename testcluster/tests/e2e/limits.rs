@@ -20,9 +20,13 @@ use serde_json::{Value, json};
 
 use crate::{
     answer::{entry, message, newest, run_number, says, state, status, summary},
+    operator,
     stage::{PATIENCE, PRIVILEGED, Stage, alone, beside_others},
     submitted::Submitted,
 };
+
+/// The policy that keeps the inputs of runs.
+const CONFIG_MAPS: &str = "scriptrunner-configmaps";
 
 /// Forbids more than `pods` pods in the namespace; returns once that is enforced.
 async fn limit_pods(stage: &Stage, pods: u32) {
@@ -215,12 +219,13 @@ async fn a_strangers_config_map_in_place_of_the_inputs_is_told() {
         let mut strange = forged(&config_map);
         strange.metadata.labels = Some(BTreeMap::new());
         strange.metadata.owner_references = None;
-        let policy = [Binding::Validating("scriptrunner-configmaps")];
+        let policy = [Binding::Validating(CONFIG_MAPS)];
         let narrowed = bindings::narrowing().await;
         let replaced = narrowed.without(&stage.client, &policy, &stage.namespace, async || {
             replace(&stage, &stage.api(), &strange).await;
         });
         replaced.await.unwrap();
+        operator::until_it_admits(&stage.client, CONFIG_MAPS).await;
         unlimit_pods(&stage).await;
         let is_told = |object: &_| says(object, ConditionType::Accepted, "False", "InputChanged");
         let object = subject.until("InputChanged", is_told).await;

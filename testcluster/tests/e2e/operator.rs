@@ -6,10 +6,19 @@ use std::{
 };
 
 use futures::FutureExt;
-use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::ValidatingAdmissionPolicyBinding,
+        apps::v1::Deployment,
+        coordination::v1::Lease,
+        core::v1::{ConfigMap, Pod},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, LogParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams},
 };
 use scriptrunner_testcluster::wait;
 use serde_json::{Value, json};
@@ -117,6 +126,29 @@ pub(crate) async fn handover_seconds(client: &Client) -> u64 {
     let variables = environment.as_array().cloned().unwrap_or_default();
     let value = variables.iter().find(|variable| variable["name"] == "SCRIPTRUNNER_HANDOVER_SECONDS");
     value.and_then(|variable| variable["value"].as_str()?.parse().ok()).unwrap_or(600)
+}
+
+/// Waits until the operator has proven the policies with the binding `name` as it is now, and admits privileged specs that are
+/// written from then on.
+pub(crate) async fn until_it_admits(client: &Client, name: &str) {
+    let records: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    let probe: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "probe"}})).unwrap();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    wait::until("the operator to prove the policies", PATIENCE, async |seen| {
+        let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone());
+        let ObjectMeta { uid, generation, .. } = bindings.get(name).await?.metadata;
+        let record = records.get("scriptrunner-policy-proof").await?.data.unwrap_or_default();
+        let record: Value = serde_json::from_str(&record["proof.json"]).unwrap();
+        let now = records.create(&dry, &probe).await?.metadata.creation_timestamp.map(|time| time.0);
+        seen.note(format!("{record} at {now:?}, and the binding {uid:?} {generation:?}"));
+        let objects = record["objects"].as_array().cloned().unwrap_or_default();
+        let is_proven =
+            objects.iter().any(|mark| mark["uid"] == json!(uid) && mark["generation"] == json!(generation));
+        let since: Option<Timestamp> = record["since"].as_str().map(|since| since.parse().unwrap());
+        Ok::<_, kube::Error>((is_proven && since.is_some() && now > since).then_some(()))
+    })
+    .await
+    .unwrap();
 }
 
 /// Writes the operator's latest words about a namespace to standard error.

@@ -23,16 +23,15 @@ use scriptrunner_testcluster::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::Mutex;
 
 use super::process::{Flags, OWN_ADDRESS, Operator, free_address};
-use crate::cluster::{admin, cluster, grant};
+use crate::{
+    cluster::{admin, cluster, grant},
+    turn::{only_operator, policies_are_proven},
+};
 
 /// How long a test waits for anything: two cores carry three nodes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
-
-/// There is one operator of a cluster, so these tests take turns.
-static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Where a test plays.
 pub(crate) struct Scene {
@@ -51,8 +50,8 @@ pub(crate) struct Scene {
 
 /// Runs a test in a namespace of its own, while no other test of faults runs.
 pub(crate) async fn scene(test: &str, body: impl AsyncFnOnce(&Scene)) {
-    let _turn = TURN.lock().await;
     let client = admin().await;
+    let _turn = only_operator(&client).await;
     let labels = [
         (labels::PRIVILEGED, labels::PRIVILEGED_ALLOWED),
         ("pod-security.kubernetes.io/enforce", "privileged"),
@@ -73,6 +72,7 @@ impl Scene {
     async fn set(client: Client, namespace: String) -> Self {
         let cluster = cluster();
         give_rights(&client, &namespace).await;
+        policies_are_proven(&namespace).await;
         let door = free_address(OWN_ADDRESS);
         let api = ApiProxy::start(as_operator(&cluster).await).await.unwrap();
         let sessions = SessionProxy::start(cluster.gateway().into(), door).await.unwrap();
@@ -161,9 +161,7 @@ impl Scene {
         let namespace = self.namespace.clone();
         move |call| {
             let is_ours = call.namespace.as_deref().is_none_or(|it| it == namespace);
-            // The operator creates no object; it asks whether it might, and nothing comes of it.
-            let is_canary = call.is("create scriptrunners");
-            call.is_write() && is_ours && call.resource != "leases" && !is_canary
+            call.is_write() && is_ours && call.resource != "leases"
         }
     }
 
