@@ -17,6 +17,8 @@ pub const NODE: &str = "scriptrunner.io/node";
 /// Annotation of a pod whose runner stays for further runs: digest of all that the pod was made of, but for what an order
 /// over the session brings.
 pub const SHAPE: &str = "scriptrunner.io/shape";
+/// Annotation of a ScriptRunner: the name of the user who last changed its spec, as admission stamps it.
+pub const REQUESTED_BY: &str = "scriptrunner.io/requested-by";
 /// Annotation of the CRD: number of the status schema, see [`crate::SCHEMA`].
 pub const SCHEMA: &str = "scriptrunner.io/schema";
 /// Label of a namespace that admits privileged runs; its only meaning-bearing value is [`PRIVILEGED_ALLOWED`].

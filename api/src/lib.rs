@@ -31,7 +31,7 @@ pub const GROUP: &str = "scriptrunner.io";
 pub const VERSION: &str = "v1alpha1";
 /// Number of the status schema. The CRD carries it as annotation [`labels::SCHEMA`]; an operator whose own number is
 /// higher writes nothing until the CRD is updated, because an older CRD would prune its results and answer 200.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// Every custom resource definition of the project, ready to be written as a manifest.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {

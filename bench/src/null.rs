@@ -19,7 +19,7 @@ use scriptrunner_api::{
     v1alpha1::{Execution, NodeState, NodeStatus, RunStatus, ScriptRunner, ScriptRunnerStatus},
 };
 use scriptrunner_core::{
-    observed::ObjectFacts,
+    observed::{ObjectFacts, requested_by},
     pod::{PodSettings, SessionSettings, Target, build_config_map, build_pod},
     validate::Sources,
     validate::{ValidRun, validate},
@@ -121,6 +121,7 @@ fn facts(object: &ScriptRunner) -> anyhow::Result<ObjectFacts> {
         generation: metadata.generation.unwrap_or(1),
         created: None,
         seen_since: None,
+        requested_by: requested_by(metadata),
         deleting: false,
         other_bytes: 0,
         spec: object.spec.clone(),
@@ -217,6 +218,7 @@ fn status(
             number: 1,
             trigger: "Created".to_owned(),
             spec_hash: valid.spec_hash.clone(),
+            requested_by: facts.requested_by.clone(),
             script_digest: valid.pinned.script_sha256.clone(),
             trusted_ca_digest: valid.pinned.trusted_ca_sha256.clone(),
             start_time: now.clone(),

@@ -15,6 +15,7 @@ use k8s_openapi::{
 use scriptrunner_api::{
     labels,
     snapshot::Snapshot,
+    text::{head, make_harmless},
     v1alpha1::{ScriptRunner, ScriptRunnerSpec, ScriptRunnerStatus},
 };
 
@@ -24,6 +25,9 @@ use crate::{
     status::groups::Answers,
     validate::{Pinned, Sources, spec_hash, targets::UNSCHEDULABLE_TAINT},
 };
+
+/// Longest name of who asked for a run, in bytes. A service account's has up to 339.
+pub const MAX_REQUESTER_BYTES: usize = 512;
 
 /// Everything that one reconcile of one ScriptRunner may know.
 #[derive(Clone, Debug)]
@@ -149,12 +153,22 @@ pub struct ObjectFacts {
     /// A generation that the API server said it had at some moment after [`PolicyProof::Proven`] began: a later one was written
     /// after that. None if it was not asked.
     pub seen_since: Option<i64>,
+    /// Who asked for the spec, by the object's annotation.
+    pub requested_by: Option<String>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Bytes of the object as JSON without its status, managed fields included.
     pub other_bytes: usize,
     /// What the user asks for.
     pub spec: ScriptRunnerSpec,
+}
+
+/// Who asked for an object's spec, as its annotation [`labels::REQUESTED_BY`] says: on one line and of bounded length, because
+/// only where admission guards it the annotation is a name.
+pub fn requested_by(metadata: &ObjectMeta) -> Option<String> {
+    let name = metadata.annotations.as_ref()?.get(labels::REQUESTED_BY)?;
+    let harmless = make_harmless(head(name, MAX_REQUESTER_BYTES).as_bytes()).replace(['\n', '\t'], " ");
+    Some(head(&harmless, MAX_REQUESTER_BYTES).to_owned()).filter(|name| !name.is_empty())
 }
 
 /// The part of a Node that decisions need.

@@ -11,7 +11,7 @@ use scriptrunner_api::{
 };
 use scriptrunner_core::{
     names::{config_map_name, pod_name, short_id},
-    observed::{Marks, ObjectFacts, Observed, PodFacts, PolicyProof, Presence, StoredStatus},
+    observed::{Marks, ObjectFacts, Observed, PodFacts, PolicyProof, Presence, StoredStatus, requested_by},
     status::size::stored_bytes,
     validate::{Pinned, Sources, spec_hash},
 };
@@ -114,6 +114,7 @@ fn object_facts(context: &Context, object: &ScriptRunner) -> ObjectFacts {
         generation: object.metadata.generation.unwrap_or(0),
         created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
         seen_since: None,
+        requested_by: requested_by(&object.metadata),
         deleting: object.metadata.deletion_timestamp.is_some(),
         other_bytes: other_bytes(context, object),
         spec: object.spec.clone(),

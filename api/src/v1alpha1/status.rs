@@ -97,6 +97,13 @@ pub struct RunStatus {
     pub trigger: String,
     /// Digest of everything that decides what runs; a run is started by its change.
     pub spec_hash: String,
+    /// Who asked for it: the user who had last changed the spec when the run began, as the annotation
+    /// `scriptrunner.io/requested-by` of the object named him, at most 512 bytes. Absent where the object had no such annotation,
+    /// and for a run that began because a ConfigMap changed: who changed that is not known.
+    /// The annotation can be relied upon only where `deploy/optional/requested-by.yaml` is installed (Kubernetes 1.36): there the
+    /// API server sets it and refuses any other name. Elsewhere whoever may write the object may write any name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<String>,
     /// SHA-256 of the script.
     pub script_digest: String,
     /// SHA-256 of the trusted certificate authorities; absent if there are none.

@@ -15,7 +15,7 @@ use crate::{
     names::config_map_name,
     observed::Observed,
     pod::build_config_map,
-    status::budget,
+    status::{budget, size::field_bytes},
     validate::{Refusal, Sources, ValidRun, validate},
 };
 
@@ -113,7 +113,8 @@ fn asks_for_rerun(run: &ValidRun, current: &RunStatus) -> bool {
 
 /// Whether even the shortest status of all desired nodes fits beside the spec.
 fn check_size(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
-    let other_bytes = observed.object.other_bytes;
+    let requester = observed.object.requested_by.as_ref().map_or(0, |name| field_bytes("requestedBy", name));
+    let other_bytes = observed.object.other_bytes + requester;
     let names = targets::names_at_most(&run.targets, observed);
     let previous = observed.previous.as_ref().and_then(|previous| previous.run.as_ref());
     let number = previous.map_or(0, |run| run.number) + 1;
@@ -181,11 +182,13 @@ pub(super) fn advance(
     }
     let used = draft.status.run.as_ref().and_then(|run| run.rerun_at.as_ref()).map(|at| at.0);
     let asked = run.rerun.as_ref().and_then(|rerun| Timestamp::from_second(rerun.at_seconds).ok());
+    let requested_by = requester(&draft.status, observed);
     close_current_run(&mut draft.status);
     draft.status.run = Some(RunStatus {
         number,
         trigger: trigger.to_owned(),
         spec_hash: run.spec_hash.clone(),
+        requested_by,
         script_digest: run.pinned.script_sha256.clone(),
         trusted_ca_digest: run.pinned.trusted_ca_sha256.clone(),
         start_time: Time(draft.now),
@@ -223,6 +226,13 @@ fn trigger(status: &ScriptRunnerStatus, run: &ValidRun, generation: i64) -> Opti
         || current.trusted_ca_digest != run.pinned.trusted_ca_sha256;
     (is_edited && (has_other_inputs || status.accepted_generation != Some(generation)))
         .then_some(TRIGGER_SPEC_CHANGED)
+}
+
+/// Who asked for the run that begins. Without an edit since the last one it is a ConfigMap that changed, and who changed that is
+/// not who wrote the spec.
+fn requester(status: &ScriptRunnerStatus, observed: &Observed) -> Option<String> {
+    let is_asked_for = status.accepted_generation != Some(observed.object.generation);
+    observed.object.requested_by.clone().filter(|_| is_asked_for)
 }
 
 /// Whether the run's ConfigMap exists; asks for it otherwise.

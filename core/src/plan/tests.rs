@@ -12,6 +12,7 @@ mod large;
 mod late;
 mod pacing;
 mod parts;
+mod requester;
 mod runner;
 mod scheduler;
 mod sessions;

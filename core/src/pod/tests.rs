@@ -18,6 +18,7 @@ fn object(spec: &str) -> ObjectFacts {
         generation: 1,
         created: None,
         seen_since: None,
+        requested_by: None,
         deleting: false,
         other_bytes: 0,
         spec: serde_saphyr::from_str(spec).unwrap(),

@@ -3,7 +3,7 @@
 use scriptrunner_api::{
     condition::{ConditionType, find, holds},
     text::head,
-    v1alpha1::{NodeState, NodeStatus, ScriptRunnerStatus},
+    v1alpha1::{NodeState, NodeStatus, RunStatus, ScriptRunnerStatus},
 };
 
 /// Longest note of an Event, in bytes (events.k8s.io/v1).
@@ -55,12 +55,15 @@ fn started(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Option<Notice>
     let run = new.run.as_ref()?;
     let is_new = old.run.as_ref().is_none_or(|old| old.number != run.number);
     is_new.then(|| {
-        notice(
-            false,
-            "RunStarted",
-            "Start",
-            &format!("run {} ({}) is for {} nodes", run.number, run.trigger, new.desired),
-        )
+        // The digest first: a note is cut at its end.
+        let RunStatus { number, trigger, script_digest, .. } = run;
+        let asked =
+            run.requested_by.as_ref().map_or_else(String::new, |who| format!(", requested by {who:?}"));
+        let note = format!(
+            "run {number} ({trigger}) is for {} nodes: script sha256:{script_digest}{asked}",
+            new.desired
+        );
+        notice(false, "RunStarted", "Start", &note)
     })
 }
 

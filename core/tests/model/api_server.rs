@@ -8,7 +8,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::{SignedDuration, Timestamp},
 };
-use scriptrunner_api::v1alpha1::{ScriptRunner, ScriptRunnerSpec};
+use scriptrunner_api::{
+    labels,
+    v1alpha1::{ScriptRunner, ScriptRunnerSpec},
+};
 use scriptrunner_core::observed::{ConfigMapFacts, NodeFacts, PodFacts};
 use serde_json::{Value, json};
 
@@ -72,6 +75,7 @@ impl ApiServer {
         let mut object = ScriptRunner::new(NAME, spec_of(spec));
         let metadata = server.metadata(NAME);
         object.metadata = ObjectMeta { generation: Some(1), ..metadata };
+        stamp(&mut object);
         server.show_object(object);
         server
     }
@@ -117,6 +121,7 @@ impl ApiServer {
         if object.spec != spec {
             object.spec = spec;
             object.metadata.generation = object.metadata.generation.map(|generation| generation + 1);
+            stamp(&mut object);
         }
         object.metadata.resource_version = Some(self.next_version());
         self.show_object(object);
@@ -292,6 +297,17 @@ fn born(given: &ObjectMeta, new: ObjectMeta) -> ObjectMeta {
 
 fn spec_of(spec: &Value) -> ScriptRunnerSpec {
     serde_json::from_value(spec.clone()).unwrap()
+}
+
+/// The user who writes this generation of the spec: every time another one.
+pub(crate) fn user_of(generation: i64) -> String {
+    format!("user-{generation}")
+}
+
+/// Admission notes who wrote the spec.
+fn stamp(object: &mut ScriptRunner) {
+    let user = user_of(object.metadata.generation.unwrap());
+    object.metadata.annotations.get_or_insert_default().insert(labels::REQUESTED_BY.to_owned(), user);
 }
 
 /// Whether the pod's phase says that it is over.

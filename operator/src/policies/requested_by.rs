@@ -13,7 +13,7 @@ use super::{binding, demand, matching, rule, variable};
 /// Name of both policies and both bindings.
 pub const REQUESTED_BY: &str = "scriptrunner-requested-by";
 /// Annotation of a ScriptRunner: the name of the user who last changed its spec.
-pub const ANNOTATION: &str = "scriptrunner.io/requested-by";
+pub const ANNOTATION: &str = scriptrunner_api::labels::REQUESTED_BY;
 
 const CHANGED: &str = "oldObject == null || object.spec != oldObject.spec";
 

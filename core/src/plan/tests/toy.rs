@@ -69,6 +69,7 @@ impl Toy {
                     generation: 1,
                     created: Timestamp::from_second(1_800_000_000).ok(),
                     seen_since: None,
+                    requested_by: None,
                     deleting: false,
                     other_bytes: 1000,
                     spec: serde_saphyr::from_str(spec).unwrap(),

@@ -15,7 +15,7 @@ use scriptrunner_core::{
 use serde_json::Value;
 
 use super::{GIVEN_UP, complain, demand, desired, is_failure};
-use crate::{ledger::Part, runner::End, world::World};
+use crate::{api_server::user_of, ledger::Part, runner::End, world::World};
 
 impl World {
     /// What must hold of every status that is stored.
@@ -34,7 +34,10 @@ impl World {
         }
         if let Some(old) = self.seen.status.take() {
             check_progress(&old, status)?;
+            check_requester(Some(&old), status)?;
             self.check_scope(&old, status)?;
+        } else {
+            check_requester(None, status)?;
         }
         self.check_failures(status)?;
         self.seen.status = Some(status.clone());
@@ -181,6 +184,19 @@ fn check_conditions(status: &ScriptRunnerStatus) -> Result<(), String> {
     })?;
     let has_end = status.run.as_ref().is_some_and(|run| run.completion_time.is_some());
     demand(!(complete || failed) || has_end, || "the run is over and has no completion time".to_owned())
+}
+
+/// A run says who wrote the spec that it began with, and keeps to it whoever writes the next.
+fn check_requester(old: Option<&ScriptRunnerStatus>, new: &ScriptRunnerStatus) -> Result<(), String> {
+    let Some(run) = &new.run else { return Ok(()) };
+    let before = old.and_then(|old| old.run.as_ref()).filter(|before| before.number == run.number);
+    let expected = match before {
+        Some(before) => before.requested_by.clone(),
+        None => new.accepted_generation.map(user_of),
+    };
+    demand(run.requested_by == expected, || {
+        format!("run {} was requested by {expected:?}, not by {:?}", run.number, run.requested_by)
+    })
 }
 
 /// What a later status may not take back.

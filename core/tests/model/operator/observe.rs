@@ -13,7 +13,7 @@ use scriptrunner_api::{
 };
 use scriptrunner_core::{
     names::{config_map_name, pod_name, short_id},
-    observed::{Marks, ObjectFacts, Observed, PodFacts, PolicyProof, Presence, StoredStatus},
+    observed::{Marks, ObjectFacts, Observed, PodFacts, PolicyProof, Presence, StoredStatus, requested_by},
     validate::Pinned,
 };
 
@@ -50,6 +50,7 @@ impl Process {
                 generation: object.metadata.generation?,
                 created: None,
                 seen_since: None,
+                requested_by: requested_by(&object.metadata),
                 deleting: false,
                 other_bytes: self.other_bytes,
                 resource_version: object.metadata.resource_version.clone()?,
