@@ -140,6 +140,8 @@ reasons! {
         Unreadable,
         /// A privileged mode needs a namespace labelled for it.
         NamespaceNotPrivileged,
+        /// The operator's flags do not allow the image.
+        ImageNotAllowed,
         /// Even the shortest status of so many nodes would be too large.
         TooManyNodes,
         /// What a ConfigMap holds is not what the spec's SHA-256 says, or the pinned inputs of the run are lost and cannot be made again.

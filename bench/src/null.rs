@@ -21,7 +21,7 @@ use scriptrunner_api::{
 use scriptrunner_core::{
     observed::{ObjectFacts, requested_by},
     pod::{PodSettings, SessionSettings, Target, build_config_map, build_pod},
-    validate::Sources,
+    validate::{AllowedImages, Sources},
     validate::{ValidRun, validate},
 };
 use serde::Deserialize;
@@ -157,6 +157,7 @@ async fn make(
 fn settings() -> PodSettings {
     PodSettings {
         runner_image: IMAGE.to_owned(),
+        allowed_images: AllowedImages::default(),
         default_memory: Some("256Mi".to_owned()),
         default_ephemeral_storage: Some("1Gi".to_owned()),
         handover_seconds: 600,

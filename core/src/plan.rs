@@ -167,8 +167,8 @@ pub fn steps<'a>(
     let runners = Runners::of(observed);
     let mut draft = Draft::new(observed, now);
     settle::settle(&mut draft, observed, &runners);
-    let accepted = run::accept(valid, observed);
-    let kept = run::kept(valid, observed);
+    let accepted = run::accept(valid, observed, settings);
+    let kept = run::kept(valid, observed, settings);
     let run = accepted.as_deref().ok().or(kept.as_ref());
     let (mut actions, mut idle) = (Vec::new(), None);
     if let Some(run) = run {

@@ -25,7 +25,7 @@ use self::{
 use crate::{
     names::config_map_name,
     observed::ObjectFacts,
-    validate::{Limits, ValidRun},
+    validate::{AllowedImages, Limits, ValidRun},
 };
 
 /// Annotation of a pod: failures on its node, over all runs, that were counted when it was made. What its runner reports
@@ -42,6 +42,8 @@ const RUNNER_GRACE_SECONDS: i64 = 5;
 pub struct PodSettings {
     /// Image of the runner.
     pub runner_image: String,
+    /// Images that specs may name beside it.
+    pub allowed_images: AllowedImages,
     /// Memory request and limit; none where empty.
     pub default_memory: Option<String>,
     /// Ephemeral storage request and limit; none on clusters whose kubelets cannot count it.

@@ -2,6 +2,7 @@
 //! the rule, so everything that later steps rely on is checked here again. Pure.
 
 pub(crate) mod attempts;
+pub mod images;
 mod inputs;
 mod pod_parts;
 pub mod sources;
@@ -23,6 +24,7 @@ use scriptrunner_api::{
 
 pub use self::{
     attempts::{Attempts, ValidExitCodes, ValidRerun},
+    images::AllowedImages,
     pod_parts::{PodParts, SAFE_TO_EVICT},
     sources::{Source, Sources},
     targets::{Matching, NodeCount, Targets},

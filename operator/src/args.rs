@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
-use scriptrunner_core::pod::PodSettings;
+use scriptrunner_core::{pod::PodSettings, validate::AllowedImages};
 
 /// Runs scripts on nodes, and keeps each node's answers in the status of the ScriptRunner that asked.
 #[derive(Parser, Debug)]
@@ -28,6 +28,11 @@ pub struct RunArgs {
     /// Image of the runner pods.
     #[arg(long, env = "SCRIPTRUNNER_RUNNER_IMAGE")]
     runner_image: String,
+    /// Images that specs may name, separated by commas; empty for every image. An entry that ends in / allows every repository below it
+    /// (registry.example/team/), any other one repository: all its images, or with a tag or a digest that one alone. Names are
+    /// compared as specs write them: python is not docker.io/library/python. The runner's image and the default are always allowed.
+    #[arg(long, env = "SCRIPTRUNNER_ALLOWED_IMAGES", value_delimiter = ',')]
+    allowed_images: Vec<String>,
     /// Namespace that the operator's Lease lives in.
     #[arg(long, env = "SCRIPTRUNNER_NAMESPACE", default_value = "scriptrunner-system")]
     namespace: String,
@@ -196,6 +201,7 @@ impl RunArgs {
     pub fn resolve(self) -> anyhow::Result<Config> {
         let Self {
             runner_image,
+            allowed_images,
             namespace,
             pod_name,
             listen,
@@ -249,6 +255,7 @@ impl RunArgs {
         Ok(Config {
             pods: PodSettings {
                 runner_image,
+                allowed_images: AllowedImages::of(listed(&allowed_images)).context("--allowed-images")?,
                 default_memory: quantity("--default-memory", default_memory).context("flags")?,
                 default_ephemeral_storage: quantity("--default-ephemeral-storage", default_ephemeral_storage)
                     .context("flags")?,
@@ -290,7 +297,39 @@ impl RunArgs {
     }
 }
 
+/// The entries of a list. A variable that is set to nothing is a list of one empty entry.
+fn listed(entries: &[String]) -> impl Iterator<Item = &str> {
+    let is_unset = entries.len() == 1 && entries[0].trim().is_empty();
+    entries.iter().map(|entry| entry.trim()).filter(move |_| !is_unset)
+}
+
 fn seconds(flag: &str, number: u32) -> anyhow::Result<Duration> {
     ensure!(number > 0, "{flag} is 0; it must be at least 1");
     Ok(Duration::from_secs(u64::from(number)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(flags: &[&str]) -> anyhow::Result<Config> {
+        let always = ["operator", "run", "--runner-image=runner:1", "--pod-name=it"];
+        let Command::Run(flags) = Args::try_parse_from(always.iter().chain(flags))?.command;
+        flags.resolve()
+    }
+
+    #[test]
+    fn a_list_of_images_is_read_whole_or_not_at_all() {
+        let allowed = |flags: &[&str]| config(flags).unwrap().pods.allowed_images;
+        for nothing in [&[][..], &["--allowed-images="], &["--allowed-images", " "]] {
+            assert_eq!(allowed(nothing), AllowedImages::default(), "{nothing:?}");
+        }
+        let two = AllowedImages::of(["a.example/", "b.example/x:1"]).unwrap();
+        assert_eq!(allowed(&["--allowed-images=a.example/, b.example/x:1"]), two);
+        // A list with a gap would allow less than it seems to, or everything.
+        for wrong in ["a.example/,", ",", "a.example/,*"] {
+            let error = config(&["--allowed-images", wrong]).map(|config| config.pods.allowed_images);
+            assert!(format!("{:#}", error.expect_err(wrong)).starts_with("--allowed-images: "), "{wrong}");
+        }
+    }
 }

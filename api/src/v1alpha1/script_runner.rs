@@ -214,7 +214,8 @@ pub struct ScriptRunnerSpec {
     /// Image that the script runs in; in a privileged mode by digest. Any image for Linux on the nodes' architecture will do, it need not
     /// have more than the interpreter: the runner, one static program, is put beside it, and the image's own entry point is not used. Its user
     /// is not used either: `mode` and `runAs` say who the script is. At most 512 characters. Default: the operator's
-    /// image with Python. A change starts a new run.
+    /// image with Python. Where the operator runs with `--allowed-images`, one that is not on that list is the condition
+    /// `Accepted=False` with reason `ImageNotAllowed`, and makes no pod. A change starts a new run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[A-Za-z0-9][!-~]*$"))]
     pub image: Option<String>,

@@ -14,7 +14,7 @@ use super::{Action, Draft, guard, rerun, targets};
 use crate::{
     names::config_map_name,
     observed::Observed,
-    pod::build_config_map,
+    pod::{PodSettings, build_config_map},
     status::{budget, size::field_bytes},
     validate::{Refusal, Sources, ValidRun, validate},
 };
@@ -40,15 +40,20 @@ const HELD_FOR_BYTES: usize = "\"heldFor\":999999,".len();
 pub(super) fn accept<'a>(
     valid: &'a Result<ValidRun, Refusal>,
     observed: &Observed,
+    settings: &PodSettings,
 ) -> Result<Cow<'a, ValidRun>, Refusal> {
     let run = wanted(valid.as_ref().map_err(Clone::clone)?, observed)?;
-    admit(&run, observed)?;
+    admit(&run, observed, settings)?;
     Ok(run)
 }
 
 /// The current run as it is pinned, where the spec is refused for what a ConfigMap that it names holds: it goes on, with the rest of
 /// the spec, and no other run begins.
-pub(super) fn kept(valid: &Result<ValidRun, Refusal>, observed: &Observed) -> Option<ValidRun> {
+pub(super) fn kept(
+    valid: &Result<ValidRun, Refusal>,
+    observed: &Observed,
+    settings: &PodSettings,
+) -> Option<ValidRun> {
     valid.as_ref().err().filter(|refusal| refusal.is_of_inputs())?;
     let current = observed.previous.as_ref()?.run.as_ref()?;
     let (_, pinned) = observed.pinned.as_ref().filter(|(number, _)| *number == current.number)?;
@@ -59,12 +64,12 @@ pub(super) fn kept(valid: &Result<ValidRun, Refusal>, observed: &Observed) -> Op
     }
     let rest = validate(&spec, &Sources::default()).ok()?;
     let run = ValidRun { rerun: None, ..rest.pinned_to(pinned) };
-    admit(&run, observed).ok()?;
+    admit(&run, observed, settings).ok()?;
     Some(run)
 }
 
 /// Whether anything outside the spec stands against the run.
-fn admit(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
+fn admit(run: &ValidRun, observed: &Observed, settings: &PodSettings) -> Result<(), Refusal> {
     let object = &observed.object;
     if run.pinned.mode.is_privileged() && !observed.namespace_privileged {
         let mode = run.pinned.mode.as_str();
@@ -78,6 +83,8 @@ fn admit(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
             ),
         });
     }
+    // Of what will run, which may be what an older spec said when everything was allowed.
+    settings.allowed_images.check(run.pinned.image.as_deref(), &settings.runner_image)?;
     guard::admit(run, observed)?;
     check_size(run, observed)
 }

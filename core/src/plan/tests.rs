@@ -8,6 +8,7 @@ mod execution;
 mod exit_codes;
 mod guard;
 mod hung;
+mod images;
 mod large;
 mod late;
 mod pacing;

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     adopt::pod_difference,
-    validate::{Sources, validate},
+    validate::{AllowedImages, Sources, validate},
 };
 
 fn object(spec: &str) -> ObjectFacts {
@@ -56,6 +56,7 @@ fn pod_with(spec: &str, by_scheduler: bool, session: Option<SessionSettings>) ->
     };
     let settings = PodSettings {
         runner_image: "runner:1".into(),
+        allowed_images: AllowedImages::default(),
         default_memory: Some("256Mi".into()),
         default_ephemeral_storage: Some("1Gi".into()),
         handover_seconds: 600,

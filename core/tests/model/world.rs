@@ -57,6 +57,7 @@ pub(crate) struct World {
 fn settings() -> PodSettings {
     PodSettings {
         runner_image: "runner".to_owned(),
+        allowed_images: scriptrunner_core::validate::AllowedImages::default(),
         default_memory: None,
         default_ephemeral_storage: None,
         handover_seconds: 600,

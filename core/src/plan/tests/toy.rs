@@ -25,7 +25,7 @@ use crate::{
     },
     plan::{Action, Plan, Taken, plan},
     pod::{PodSettings, SessionSettings},
-    validate::{Source, Sources, validate},
+    validate::{AllowedImages, Source, Sources, validate},
 };
 
 /// What is found of what a spec names: each ConfigMap holds its name.
@@ -447,6 +447,7 @@ pub(super) fn settings_with_sessions() -> PodSettings {
 pub(super) fn settings() -> PodSettings {
     PodSettings {
         runner_image: "runner".into(),
+        allowed_images: AllowedImages::default(),
         default_memory: Some("256Mi".into()),
         default_ephemeral_storage: None,
         handover_seconds: 600,
