@@ -6,6 +6,8 @@ use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use scriptrunner_core::{pod::PodSettings, validate::AllowedImages};
 
+use crate::scope::Scope;
+
 /// Runs scripts on nodes, and keeps each node's answers in the status of the ScriptRunner that asked.
 #[derive(Parser, Debug)]
 #[command(name = "scriptrunner-operator", version)]
@@ -36,6 +38,10 @@ pub struct RunArgs {
     /// Namespace that the operator's Lease lives in.
     #[arg(long, env = "SCRIPTRUNNER_NAMESPACE", default_value = "scriptrunner-system")]
     namespace: String,
+    /// Namespaces whose ScriptRunners the operator looks after, separated by commas; empty for all. It needs its rights in each of them:
+    /// deploy/namespaced/each-namespace.yaml.
+    #[arg(long, env = "SCRIPTRUNNER_WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
     /// Name of the operator's own pod: its identity in the Lease and in Events.
     #[arg(long, env = "SCRIPTRUNNER_POD_NAME")]
     pod_name: String,
@@ -144,6 +150,8 @@ pub struct Config {
     pub door: DoorConfig,
     /// Namespace that the operator's Lease, Secret and Service live in.
     pub namespace: String,
+    /// Namespaces whose ScriptRunners it looks after.
+    pub scope: Scope,
     /// Identity in the Lease and in Events.
     pub identity: String,
     /// Address of /healthz, /readyz and /metrics.
@@ -203,6 +211,7 @@ impl RunArgs {
             runner_image,
             allowed_images,
             namespace,
+            watch_namespaces,
             pod_name,
             listen,
             default_memory,
@@ -278,6 +287,7 @@ impl RunArgs {
                 authority: seconds("--authority-seconds", authority_seconds)?,
                 authority_overlap: seconds("--authority-overlap-seconds", authority_overlap_seconds)?,
             },
+            scope: Scope::of(listed(&watch_namespaces), &namespace).context("--watch-namespaces")?,
             namespace,
             identity: pod_name,
             listen,
@@ -330,6 +340,18 @@ mod tests {
         for wrong in ["a.example/,", ",", "a.example/,*"] {
             let error = config(&["--allowed-images", wrong]).map(|config| config.pods.allowed_images);
             assert!(format!("{:#}", error.expect_err(wrong)).starts_with("--allowed-images: "), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_namespaces_is_read_whole_or_not_at_all() {
+        let scope = |flags: &[&str]| config(flags).map(|config| config.scope);
+        assert_eq!(scope(&[]).unwrap(), Scope::default());
+        assert_eq!(scope(&["--watch-namespaces="]).unwrap(), Scope::default());
+        assert_eq!(scope(&["--watch-namespaces=b,a"]).unwrap(), Scope::of(["a", "b"], "own").unwrap());
+        for wrong in ["a,", "a,A", "scriptrunner-system"] {
+            let error = scope(&["--watch-namespaces", wrong]).expect_err(wrong);
+            assert!(format!("{error:#}").starts_with("--watch-namespaces: "), "{error:#}");
         }
     }
 }

@@ -122,8 +122,8 @@ async fn reconcile_all(
 
 /// Keeps the store of ScriptRunners, and triggers those that changed.
 async fn follow(parts: &Parts, writer: Writer<Guarded>) {
-    let objects = Api::<Guarded>::all(parts.context.client.clone());
-    let events = watch_all(objects, None)
+    let context = &parts.context;
+    let events = watch_all(context.config.scope.apis::<Guarded>(&context.client), None)
         .map_ok(|event| event.modify(|object| share(&parts.context, object)))
         .reflect(writer);
     let mut events = std::pin::pin!(events);

@@ -22,6 +22,7 @@ pub mod reconcile;
 pub mod report;
 pub mod roles;
 pub mod run;
+pub mod scope;
 #[cfg(test)]
 mod scripted;
 pub mod sessions;

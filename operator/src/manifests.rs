@@ -2,6 +2,7 @@
 
 mod deployment;
 mod formats;
+mod namespaced;
 mod yaml;
 
 use std::{fs, io, path::Path, path::PathBuf};
@@ -95,6 +96,8 @@ pub fn files() -> Vec<File> {
     files.push(file("deploy/25-service.yaml", &[yaml::document(&service())]));
     files.push(file("deploy/30-operator.yaml", &[yaml::document(&deployment::deployment())]));
     files.push(file("deploy/optional/requested-by.yaml", &requested_by_documents()));
+    files.push(file("deploy/namespaced/10-rbac.yaml", &namespaced::rbac_documents()));
+    files.push(file("deploy/namespaced/each-namespace.yaml", &namespaced::namespace_documents()));
     files
 }
 

@@ -128,6 +128,38 @@ pub const CLUSTER: &[Rule] = &[
     },
 ];
 
+/// Resources on the list of [`CLUSTER`] that are in no namespace.
+const OF_NO_NAMESPACE: [&str; 6] = [
+    "nodes",
+    "namespaces",
+    "tokenreviews",
+    "customresourcedefinitions",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+];
+
+/// What an operator that is for some namespaces may do in each of them.
+pub fn in_each_namespace() -> Vec<Rule> {
+    CLUSTER.iter().filter(|rule| !OF_NO_NAMESPACE.contains(&rule.resource)).copied().collect()
+}
+
+/// What it may do beside that: the rest of [`CLUSTER`], which is in no namespace.
+pub fn in_no_namespace() -> Vec<Rule> {
+    CLUSTER.iter().filter(|rule| OF_NO_NAMESPACE.contains(&rule.resource)).copied().collect()
+}
+
+/// What it may do in its own namespace, where it has no right to ConfigMaps everywhere.
+pub fn in_own_namespace() -> Vec<Rule> {
+    let record = Rule {
+        group: "",
+        resource: "configmaps",
+        names: &[],
+        verbs: &["create"],
+        why: "To keep since when the policies are known to hold, at the first start. It gives nothing to read.",
+    };
+    OWN_NAMESPACE.iter().copied().chain([record]).collect()
+}
+
 /// What it may do in its own namespace only.
 pub const OWN_NAMESPACE: &[Rule] = &[
     Rule {
@@ -190,6 +222,23 @@ mod tests {
             assert!(rule.why.ends_with('.') && !rule.why.contains('\n'), "{rule:?}");
             assert!(!rule.verbs.is_empty(), "{rule:?}");
         }
+    }
+
+    #[test]
+    fn rights_in_namespaces_and_in_none_are_all_rights() {
+        let (within, outside) = (in_each_namespace(), in_no_namespace());
+        assert_eq!(within.len() + outside.len(), CLUSTER.len());
+        assert!(
+            outside
+                .iter()
+                .all(|rule| rule.verbs.iter().all(|verb| ["get", "list", "watch", "create"].contains(verb)))
+        );
+        let creates: Vec<_> = outside.iter().filter(|rule| rule.verbs.contains(&"create")).collect();
+        assert_eq!(
+            creates.iter().map(|rule| rule.resource).collect::<Vec<_>>(),
+            ["tokenreviews"],
+            "and that stores nothing"
+        );
     }
 
     #[test]

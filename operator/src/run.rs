@@ -39,6 +39,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         identity = config.identity,
         runner_image = config.pods.runner_image,
+        namespaces = %config.scope,
         "starting"
     );
     let readiness = Arc::new(Readiness::default());
@@ -138,7 +139,7 @@ async fn prepare(
     let world = Arc::new(World::default());
     let (triggers, receiver) = mpsc::unbounded_channel();
     let sink = Sink { world: world.clone(), triggers, metrics: metrics.clone() };
-    for (kind, mut synced) in watches::start(&client, &sink) {
+    for (kind, mut synced) in watches::start(&client, &config.scope, &sink) {
         readiness.wait_for(format!("the first list of {kind}"));
         synced.wait_for(|synced| *synced).await.with_context(|| format!("the watch of {kind} ended"))?;
     }

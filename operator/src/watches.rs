@@ -4,6 +4,7 @@
 //! an operator that starts never takes a pod that it has not heard of for one that does not exist, nor a script for a missing one.
 
 mod labelled;
+mod merged;
 pub mod slim;
 
 use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
@@ -28,9 +29,10 @@ use tokio::sync::{mpsc, watch};
 
 use self::{
     labelled::{Labelled, LabelledEvents},
+    merged::merge,
     slim::Slimmed,
 };
-use crate::{guarded::Reference, metrics::Metrics, world::World};
+use crate::{guarded::Reference, metrics::Metrics, scope::Scope, world::World};
 
 /// After this time the API server ends a watch, and it is taken up again where it ended.
 const WATCH_SECONDS: u32 = 60;
@@ -89,16 +91,32 @@ fn owner_ref(namespace: &str, name: &str) -> Trigger {
     Trigger::One(object_ref(namespace, name))
 }
 
-/// Watches everything of a kind, for ever. Whatever ends the watch, it goes on from the version that it has reached; only if
+/// Watches everything of a kind, for ever, in the whole cluster or in several namespaces. Whatever ends the watch, it goes on from the version that it has reached; only if
 /// the API server does not know that version any more is everything listed again.
 pub fn watch_all<K>(
-    api: Api<K>,
+    apis: Vec<Api<K>>,
     selector: Option<&str>,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
+) -> BoxStream<'static, watcher::Result<Event<K>>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    watch_in_pages(api, selector, PAGE)
+    watch_each(apis, selector, PAGE)
+}
+
+fn watch_each<K>(
+    apis: Vec<Api<K>>,
+    selector: Option<&str>,
+    page: u32,
+) -> BoxStream<'static, watcher::Result<Event<K>>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut watches: Vec<_> =
+        apis.into_iter().map(|api| watch_in_pages(api, selector, page).boxed()).collect();
+    match watches.pop() {
+        Some(only) if watches.is_empty() => only,
+        last => merge(watches.into_iter().chain(last).collect()).boxed(),
+    }
 }
 
 fn watch_in_pages<K>(
@@ -123,17 +141,20 @@ where
 }
 
 /// Starts every watch but that of ScriptRunners; each receiver turns true when its first list is complete.
-pub fn start(client: &Client, sink: &Sink) -> Vec<(&'static str, watch::Receiver<bool>)> {
+pub fn start(client: &Client, scope: &Scope, sink: &Sink) -> Vec<(&'static str, watch::Receiver<bool>)> {
     let ours = Some(labels::UID);
-    let (pods, config_maps) = (Api::<Slimmed<Pod>>::all(client.clone()), Api::all(client.clone()));
-    let (nodes, namespaces) = (Api::<Slimmed<Node>>::all(client.clone()), Api::all(client.clone()));
+    let pods = watch_all(scope.apis::<Slimmed<Pod>>(client), ours);
+    let nodes = watch_all(vec![Api::<Slimmed<Node>>::all(client.clone())], None);
+    // Those of other namespaces trigger nothing, because nothing of them is known.
+    let namespaces = watch_all(vec![Api::all(client.clone())], None);
+    let config_maps = watch_all(scope.apis(client), ours);
     let is_source = format!("{}={}", labels::SOURCE, labels::SOURCE_TRUE);
-    let sources = watch_in_pages(Api::<Labelled>::all(client.clone()), Some(&is_source), PAGE_OF_SOURCES);
+    let sources = watch_each(scope.apis::<Labelled>(client), Some(&is_source), PAGE_OF_SOURCES);
     vec![
-        ("pods", spawn(sink, "pods", watch_all(pods, ours), PodEvents)),
-        ("nodes", spawn(sink, "nodes", watch_all(nodes, None), NodeEvents::default())),
-        ("namespaces", spawn(sink, "namespaces", watch_all(namespaces, None), NamespaceEvents)),
-        ("configmaps", spawn(sink, "configmaps", watch_all(config_maps, ours), ConfigMapEvents)),
+        ("pods", spawn(sink, "pods", pods, PodEvents)),
+        ("nodes", spawn(sink, "nodes", nodes, NodeEvents::default())),
+        ("namespaces", spawn(sink, "namespaces", namespaces, NamespaceEvents)),
+        ("configmaps", spawn(sink, "configmaps", config_maps, ConfigMapEvents)),
         ("labelled configmaps", spawn(sink, "labelled configmaps", sources, LabelledEvents)),
     ]
 }

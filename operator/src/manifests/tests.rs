@@ -28,10 +28,11 @@ fn files_of_the_repository_are_up_to_date() {
 #[test]
 fn generated_folders_hold_nothing_else() {
     let generated: BTreeSet<PathBuf> = files().into_iter().map(|file| file.path).collect();
-    for folder in ["crds", "deploy", "deploy/optional"] {
+    let within = ["deploy/optional", "deploy/namespaced"];
+    for folder in ["crds", "deploy"].into_iter().chain(within) {
         for entry in fs::read_dir(Path::new(ROOT).join(folder)).unwrap() {
             let path = Path::new(folder).join(entry.unwrap().file_name());
-            if path == Path::new("deploy/optional") {
+            if within.iter().any(|folder| path == Path::new(folder)) {
                 continue;
             }
             assert!(generated.contains(&path), "{path:?} is not generated; remove it");
@@ -89,6 +90,26 @@ fn roles_to_hand_out_read_back_as_their_rules() {
         assert_eq!((found.metadata.name.as_deref(), found.aggregation_rule), (Some(role.name), None));
         assert_eq!(found.metadata.labels, None, "an aggregation would be a label");
     }
+}
+
+#[test]
+fn rights_of_an_operator_for_some_namespaces_read_back() {
+    let namespaced = |file: &str| {
+        let path = Path::new("deploy/namespaced").join(file);
+        files().into_iter().find(|file| file.path == path).unwrap().contents
+    };
+    let part = |text: &str, number: usize| text.split("---\n").nth(number).unwrap().to_owned();
+    let rules = |rules: Vec<rbac::Rule>| Some(rules.iter().map(rbac::Rule::policy_rule).collect::<Vec<_>>());
+    let (cluster, each) = (namespaced("10-rbac.yaml"), namespaced("each-namespace.yaml"));
+    let role: ClusterRole = serde_saphyr::from_str(&part(&cluster, 1)).unwrap();
+    assert_eq!((role.rules, role.metadata), (rules(rbac::in_no_namespace()), named(false)));
+    let role: Role = serde_saphyr::from_str(&part(&cluster, 3)).unwrap();
+    assert_eq!((role.rules, role.metadata), (rules(rbac::in_own_namespace()), named(true)));
+    let role: Role = serde_saphyr::from_str(&part(&each, 0)).unwrap();
+    assert_eq!((role.rules, role.metadata), (rules(rbac::in_each_namespace()), named(false)));
+    let binding: RoleBinding = serde_saphyr::from_str(&part(&each, 1)).unwrap();
+    assert_eq!((binding.metadata, binding.role_ref), (named(false), role_ref("Role")));
+    assert_eq!(binding.subjects, Some(vec![subject()]));
 }
 
 #[test]

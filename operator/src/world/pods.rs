@@ -43,8 +43,12 @@ impl PodTable {
     /// lost its labels, so it stays unconfirmed until somebody asks for it by name.
     pub fn remove(&mut self, last: PodFacts) {
         // Whether it was seen ending must come from before: the last event of a forced deletion says so as well.
-        let deleting = self.known(&last.owner_uid, &last.uid).is_some_and(|known| known.deleting);
+        let known = self.known(&last.owner_uid, &last.uid).cloned();
+        let deleting = known.as_ref().is_some_and(|known| known.deleting);
         let presence = if last.deleting { Presence::Gone } else { Presence::Unconfirmed };
+        // What vanished while nobody watched was last shown before an answer may have told more.
+        let newer = known.filter(|known| known.resource_version > last.resource_version);
+        let last = newer.map_or(last, Arc::unwrap_or_clone);
         self.insert(PodFacts { deleting, presence, ..last });
     }
 

@@ -66,6 +66,16 @@ fn a_forced_deletion_is_not_taken_for_an_orderly_end() {
 }
 
 #[test]
+fn what_vanishes_keeps_what_an_answer_told_of_it() {
+    let mut table = PodTable::default();
+    table.put(pod("a", 5));
+    table.put(PodFacts { phase: "Succeeded".into(), ..pod("a", 7) });
+    table.remove(pod("a", 5));
+    let facts = &table.of("owner")[0];
+    assert_eq!((facts.phase.as_str(), facts.presence), ("Succeeded", Presence::Unconfirmed));
+}
+
+#[test]
 fn a_list_after_a_gap_marks_what_it_does_not_show() {
     let mut table = PodTable::default();
     table.put(pod("a", 5));
