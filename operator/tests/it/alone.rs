@@ -1,6 +1,8 @@
 //! Policies that are broken on purpose: no privileged pod, and a word about it. Every other test needs them whole, so these
 //! run apart from the others and one at a time: `cargo test -p scriptrunner-operator --test it alone::`.
 
+mod namespaced;
+
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
     time::Duration,

@@ -10,7 +10,7 @@ use scriptrunner_api::{
 use scriptrunner_core::{
     observed::ObjectFacts,
     pod::{PodSettings, SessionSettings, Target, build_pod},
-    validate::{Sources, validate},
+    validate::{AllowedImages, Sources, validate},
 };
 use scriptrunner_testcluster::{Error, bindings, namespace::in_namespace};
 use serde_json::{Value, json};
@@ -49,6 +49,7 @@ const SPECS: [(&str, bool); 6] = [
 fn settings() -> PodSettings {
     PodSettings {
         runner_image: "none.invalid/runner:1".to_owned(),
+        allowed_images: AllowedImages::default(),
         default_memory: Some("256Mi".to_owned()),
         default_ephemeral_storage: Some("1Gi".to_owned()),
         handover_seconds: 600,
@@ -78,6 +79,7 @@ fn built(spec: &str, by_scheduler: bool, namespace: &str, owner: &Owner) -> Valu
         generation: 1,
         created: None,
         seen_since: None,
+        requested_by: None,
         deleting: false,
         other_bytes: 0,
         spec,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::Parser;
+use http::Method;
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Pod},
     events::v1::Event,
@@ -17,9 +18,9 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use scriptrunner_api::{condition, v1alpha1::ScriptRunner};
+use scriptrunner_api::{condition, digest::sha256_hex, labels, v1alpha1::ScriptRunner};
 use scriptrunner_operator::{
-    args::{Args, Command, Timers},
+    args::{Args, Command, Config, Timers},
     context::Context,
     controller,
     manifests::{NAMESPACE, operator_user},
@@ -33,7 +34,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    cluster::{acting_as_agent, admin, cluster},
+    cluster::{acting_as_agent, admin, cluster, send},
     turn::{only_operator, policies_are_proven},
 };
 
@@ -50,7 +51,7 @@ const UNUSED: [&str; 6] = [
     "create tokenreviews",
 ];
 
-fn context(client: Client) -> Context {
+fn context(client: Client, change: impl FnOnce(&mut Config)) -> Context {
     let flags = ["operator", "run", "--runner-image=none.invalid/runner:1", "--pod-name=it"];
     let Command::Run(flags) = Args::parse_from(flags).command;
     let mut config = flags.resolve().unwrap();
@@ -64,15 +65,24 @@ fn context(client: Client) -> Context {
         longest_backoff: Duration::from_secs(5),
         policy_proof: Duration::from_secs(1),
     };
+    change(&mut config);
     Context::new(client, Arc::new(World::default()), config, Arc::new(Metrics::new()))
 }
 
 /// Runs an operator until the returned sender is dropped.
 pub(crate) async fn start_operator(client: Client) -> (watch::Sender<bool>, tokio::task::JoinHandle<()>) {
-    let context = context(client);
+    start_operator_with(client, |_| {}).await
+}
+
+/// Runs one with other flags.
+pub(crate) async fn start_operator_with(
+    client: Client,
+    change: impl FnOnce(&mut Config),
+) -> (watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+    let context = context(client, change);
     let (triggers, receiver) = mpsc::unbounded_channel();
     let sink = Sink { world: context.world.clone(), triggers, metrics: context.metrics.clone() };
-    for (kind, mut synced) in watches::start(&context.client, &sink) {
+    for (kind, mut synced) in watches::start(&context.client, &context.config.scope, &sink) {
         let listed = tokio::time::timeout(LONG, synced.wait_for(|synced| *synced)).await;
         listed.unwrap_or_else(|_| panic!("no list of {kind}")).unwrap();
     }
@@ -80,7 +90,7 @@ pub(crate) async fn start_operator(client: Client) -> (watch::Sender<bool>, toki
     (stop, tokio::spawn(controller::run(Arc::new(context), receiver, stopped)))
 }
 
-fn script_runner(spec: &Value) -> ScriptRunner {
+pub(crate) fn script_runner(spec: &Value) -> ScriptRunner {
     let mut spec = spec.clone();
     spec["podStartDeadlineSeconds"] = 4.into();
     serde_json::from_value(json!({"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner",
@@ -89,7 +99,7 @@ fn script_runner(spec: &Value) -> ScriptRunner {
 }
 
 /// Waits until the object is as `wish` says.
-async fn await_object(
+pub(crate) async fn await_object(
     api: &Api<ScriptRunner>,
     what: &str,
     wish: impl Fn(&ScriptRunner) -> bool,
@@ -104,7 +114,12 @@ async fn await_object(
 }
 
 /// Waits until there are as many pods and ConfigMaps of ours as wished.
-async fn await_children(client: &Client, namespace: &str, pods: usize, config_maps: usize) -> Vec<Pod> {
+pub(crate) async fn await_children(
+    client: &Client,
+    namespace: &str,
+    pods: usize,
+    config_maps: usize,
+) -> Vec<Pod> {
     let ours = ListParams::default().labels("scriptrunner.io/uid");
     let what = format!("{pods} pods and {config_maps} ConfigMaps");
     wait::until(&what, LONG, async |seen| {
@@ -122,7 +137,7 @@ fn holds(object: &ScriptRunner, type_: condition::ConditionType) -> bool {
 }
 
 /// Whether run `number` has failed because its image could not be pulled.
-fn has_failed(object: &ScriptRunner, node: &str, number: u64) -> bool {
+pub(crate) fn has_failed(object: &ScriptRunner, node: &str, number: u64) -> bool {
     let Some(status) = &object.status else { return false };
     holds(object, condition::ConditionType::Failed)
         && status.run.as_ref().is_some_and(|run| run.number == number)
@@ -158,13 +173,18 @@ fn audited(agent: &str) -> (BTreeMap<String, u32>, Vec<String>) {
 async fn walk_through_runs(client: &Client, namespace: &str, node: &str) {
     let api: Api<ScriptRunner> = Api::namespaced(client.clone(), namespace);
     let spec = json!({"script": "print(1)", "nodeNames": [node]});
-    let made = api.create(&PostParams::default(), &script_runner(&spec)).await.unwrap();
+    let me = user(client).await;
+    let mut object = script_runner(&spec);
+    // As admission does where it can.
+    object.annotations_mut().insert(labels::REQUESTED_BY.to_owned(), me.clone());
+    let made = api.create(&PostParams::default(), &object).await.unwrap();
     let pod = await_children(client, namespace, 1, 1).await.remove(0);
     let owner = &pod.owner_references()[0];
     assert_eq!((owner.uid.as_str(), owner.controller), (made.uid().unwrap().as_str(), Some(true)));
     assert!(pod.name_any().starts_with("srn-"));
     assert_eq!(pod.spec.as_ref().unwrap().node_name.as_deref(), Some(node));
-    await_object(&api, "a first run that failed", |object| has_failed(object, node, 1)).await;
+    let object = await_object(&api, "a first run that failed", |object| has_failed(object, node, 1)).await;
+    leads_to_who_asked(client, &object, &me).await;
     await_children(client, namespace, 0, 1).await;
 
     let edit = Patch::Merge(json!({"spec": {"script": "print(2)"}}));
@@ -186,6 +206,36 @@ async fn walk_through_runs(client: &Client, namespace: &str, node: &str) {
     .await
     .unwrap();
     await_children(client, namespace, 0, 0).await;
+}
+
+/// Who the client is.
+async fn user(client: &Client) -> String {
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let answer = send(client, Method::POST, path, "application/json", &review).await.unwrap();
+    answer["status"]["userInfo"]["username"].as_str().unwrap().to_owned()
+}
+
+/// From a run, in the status and by its Event, to its script, to a person, and to what that person asked for.
+async fn leads_to_who_asked(client: &Client, object: &ScriptRunner, who: &str) {
+    let (namespace, run) = (object.namespace().unwrap(), object.status.clone().unwrap().run.unwrap());
+    let digest = sha256_hex(object.spec.script.clone().unwrap().as_bytes());
+    assert_eq!((run.requested_by.as_deref(), &run.script_digest), (Some(who), &digest));
+    let events = Api::<Event>::namespaced(client.clone(), &namespace);
+    let found = events.list(&ListParams::default()).await.unwrap().items;
+    let began = found.into_iter().find(|event| event.reason.as_deref() == Some("RunStarted")).unwrap();
+    let note = began.note.unwrap();
+    assert!(note.contains(&format!("sha256:{digest}")) && note.contains(&format!("{who:?}")), "{note}");
+    let log = fs::read_to_string(cluster().audit_log()).unwrap();
+    let is_request = |event: &Value| {
+        let asked = &event["objectRef"];
+        asked["resource"] == "scriptrunners"
+            && asked["namespace"] == namespace.as_str()
+            && event["verb"] == "create"
+            && event["user"]["username"] == who
+    };
+    let lines = log.lines().filter(|line| line.contains(&namespace));
+    assert!(lines.map(|line| serde_json::from_str(line).unwrap()).any(|event| is_request(&event)), "{who}");
 }
 
 /// A privileged run, before and after its namespace admits it; deleted while its pod is there.

@@ -13,6 +13,7 @@ mod crd;
 mod door;
 mod faults;
 mod flow;
+mod images;
 mod namespaces;
 mod people;
 mod policies;

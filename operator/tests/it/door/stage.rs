@@ -27,6 +27,7 @@ use scriptrunner_operator::{
     metrics::{Metrics, Outcome},
     policies::{OPERATOR_REQUESTS, TOKENS},
     rbac::OWN_NAMESPACE,
+    scope::Scope,
     sessions::{self, Needs, SECRET_NAME, Sessions},
     watches::{self, Sink},
     world::World,
@@ -101,7 +102,7 @@ async fn open(client: Client, namespace: String) -> Stage {
     let (world, sessions) = (Arc::new(World::default()), Arc::new(Sessions::new(Arc::clone(&metrics))));
     let (triggers, receiver) = mpsc::unbounded_channel();
     let sink = Sink { world: Arc::clone(&world), triggers: triggers.clone(), metrics: Arc::clone(&metrics) };
-    for (kind, mut synced) in watches::start(&operator, &sink) {
+    for (kind, mut synced) in watches::start(&operator, &Scope::default(), &sink) {
         let listed = tokio::time::timeout(PATIENCE, synced.wait_for(|synced| *synced)).await;
         listed.unwrap_or_else(|_| panic!("no list of {kind}")).unwrap();
     }
