@@ -96,7 +96,7 @@ async fn kubectl_get_shows_the_columns() {
 }
 
 /// Calls `look` with the path and schema of every field, item and value below `schema`.
-fn walk(path: &str, schema: &Value, look: &mut impl FnMut(&str, &Value)) {
+pub(crate) fn walk(path: &str, schema: &Value, look: &mut impl FnMut(&str, &Value)) {
     look(path, schema);
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         walk(&format!("{path}.{name}"), field, look);
@@ -109,7 +109,7 @@ fn walk(path: &str, schema: &Value, look: &mut impl FnMut(&str, &Value)) {
     }
 }
 
-fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 

@@ -6,12 +6,14 @@
 mod alone;
 mod ancestor;
 mod attacks;
+mod audit;
 mod built;
 mod children;
 mod cluster;
 mod crd;
 mod door;
 mod faults;
+mod fields;
 mod flow;
 mod images;
 mod namespaces;
