@@ -13,6 +13,7 @@
 
 pub mod condition;
 pub mod digest;
+pub mod hostile;
 pub mod labels;
 pub mod pinned;
 pub mod reason;

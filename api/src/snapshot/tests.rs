@@ -106,7 +106,7 @@ fn text_of_a_stranger_is_made_harmless() {
     bad.state = "Root".into();
     let back = Snapshot::decode(&Snapshot { record: bad, history: vec![hostile] }.encode(4096)).unwrap();
     assert_eq!(back.history[0].stdout, "\u{241b}[2J");
-    assert_eq!(back.history[0].stderr, "\u{fffd}");
+    assert_eq!(back.history[0].stderr, "\\u{202e}");
     assert_eq!((back.history[0].reason.as_str(), back.record.state.as_str()), ("", "Unknown"));
     assert_eq!(back.record.message, "\u{241b}]0;x");
 }
