@@ -177,7 +177,11 @@ impl<'de> Visitor<'de> for StrictVisitor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+    use crate::hostile::{documents, texts};
 
     #[test]
     fn one_bounded_value_is_a_result() {
@@ -215,6 +219,42 @@ mod tests {
         assert_eq!(of("{\"a\": 1, \"b\": 2.0}"), of("{ \"b\":2,\"a\":1 }"));
         assert_ne!(of("[1]"), of("[\"1\"]"));
         assert_eq!(of("0").len(), 16);
+    }
+
+    proptest! {
+        /// A status is read back and compared: a number that changed on the way would be written for ever, and two nodes with
+        /// the same answer would be in two groups.
+        #[test]
+        fn any_result_is_read_back_as_it_was_written(number in any::<f64>(), text in any::<String>()) {
+            let file = serde_json::to_vec(&json!({"number": number, "text": text})).unwrap();
+            if let Ok(value) = parse(&file) {
+                let stored: Value = serde_json::from_str(&value.to_string()).unwrap();
+                prop_assert_eq!(&stored, &value);
+                prop_assert_eq!(checked(stored), Ok(value));
+            }
+        }
+    }
+
+    #[test]
+    fn the_corpus_is_kept_harmless_or_not_at_all() {
+        for text in texts() {
+            let file = serde_json::to_vec(&json!({text.clone(): [text.clone()]})).unwrap();
+            let kept = parse(&file).unwrap().as_object().unwrap().clone();
+            let (key, value) = kept.iter().next().unwrap();
+            for kept in [key.as_str(), value[0].as_str().unwrap()] {
+                assert_eq!(kept, make_harmless(text.as_bytes()));
+            }
+        }
+        let kept: Vec<Value> = documents().iter().filter_map(|document| parse(document).ok()).collect();
+        assert_eq!(
+            kept,
+            [
+                json!("\u{2400}\u{241b}[2J\\u{9b}\\u{202e}\\u{200b}\\u{e0041}"),
+                json!({"\\u{202e}\u{2400}": {"\u{241b}]52;c;eA==\u{2407}": "\\u{85}"}}),
+                json!(0),
+                json!({"__proto__": {"a": 1}}),
+            ]
+        );
     }
 
     #[test]
