@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::reason::ConditionReason;
+use crate::{reason::ConditionReason, text::harmless_head};
 
 /// Longest message of a condition, in bytes; the API allows 32768, a status has better uses for them.
 pub const MAX_MESSAGE_BYTES: usize = 1024;
@@ -54,7 +54,7 @@ pub struct Verdict {
     pub message: String,
 }
 
-/// Sets the condition, keeping the list's order. `lastTransitionTime` changes only when the status flips
+/// Sets the condition, keeping the list's order. Its message is made harmless, whoever had a say in it. `lastTransitionTime` changes only when the status flips
 /// (Kubernetes API conventions, "Typical status properties").
 pub fn set_condition(
     conditions: &mut Vec<Condition>,
@@ -71,7 +71,7 @@ pub fn set_condition(
         type_: verdict.type_.as_str().to_owned(),
         status: status.to_owned(),
         reason: verdict.reason.as_str().to_owned(),
-        message: crate::text::head(&verdict.message, MAX_MESSAGE_BYTES).to_owned(),
+        message: harmless_head(&verdict.message, MAX_MESSAGE_BYTES),
         observed_generation: generation,
         last_transition_time: now.clone(),
     };

@@ -11,13 +11,12 @@ use kube::{
 };
 use scriptrunner_api::{
     reason::ConditionReason,
-    text::head,
     v1alpha1::{RunStatus, ScriptRunner, ScriptRunnerStatus},
 };
 use scriptrunner_core::{
     names::config_map_name,
     status::{
-        events::{MAX_NOTE_BYTES, Notice, notices},
+        events::{Notice, harmless_note, notices},
         patch::diff,
         size::stored_bytes,
         urgency::{Urgency, urgency},
@@ -160,10 +159,7 @@ pub async fn report_unreadable(context: &Context, guarded: &Guarded, unreadable:
     let event = Event {
         type_: EventType::Warning,
         reason: ConditionReason::Unreadable.as_str().to_owned(),
-        note: Some(
-            head(&format!("this operator cannot read the object, nothing is done: {error}"), MAX_NOTE_BYTES)
-                .to_owned(),
-        ),
+        note: Some(harmless_note(&format!("this operator cannot read the object, nothing is done: {error}"))),
         action: "Validate".to_owned(),
         secondary: None,
     };

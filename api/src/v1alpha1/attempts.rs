@@ -8,6 +8,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::targets::NODE_NAME;
+
 /// What exit codes other than 0 mean.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
@@ -64,7 +66,7 @@ pub struct Rerun {
     /// Only these of the nodes in scope, 1 to 5000 names. Nodes that are left out by it and had not ended are `Skipped` with
     /// reason `OutOfScope`. Default: all in scope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 5000), inner(length(min = 1, max = 253)))]
+    #[schemars(length(min = 1, max = 5000), inner(length(min = 1, max = 253), regex(pattern = NODE_NAME)))]
     pub node_names: Option<Vec<String>>,
 }
 

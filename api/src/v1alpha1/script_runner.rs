@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Dependencies, DesiredExecution, EnvFromSource, ExitCodes, ImagePullPolicy, InterruptionPolicy,
     NewNodePolicy, NotReadyNodePolicy, PodCleanupPolicy, PodTemplate, Rerun, Resources, ScriptFrom,
-    ScriptRunnerStatus, SecretRef, Toleration, UnschedulableNodePolicy, UpdatePolicy,
+    ScriptRunnerStatus, SecretRef, Toleration, UnschedulableNodePolicy, UpdatePolicy, targets::NODE_NAME,
 };
 
 /// Longest script, in bytes of UTF-8.
@@ -141,14 +141,14 @@ pub struct ScriptRunnerSpec {
     /// the node appears (but see `newNodePolicy`). A Node that is made again under the same name is another node, and is run.
     /// A change does not run finished nodes again, and stops none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 5000), inner(length(min = 1, max = 253)))]
+    #[schemars(length(min = 1, max = 5000), inner(length(min = 1, max = 253), regex(pattern = NODE_NAME)))]
     pub node_names: Option<Vec<String>>,
 
     /// Nodes that are left out although they match, by name, at most 5000. They are listed as `Skipped` with reason
     /// `Excluded`. Names that do not match do nothing. A change applies at once to nodes that have not started: it stops no
     /// running node and runs no finished one again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5000), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 5000), inner(length(min = 1, max = 253), regex(pattern = NODE_NAME)))]
     pub excluded_node_names: Vec<String>,
 
     /// Runs on only so many of the nodes that match and are not excluded: a number from 1 to 1000000, or a percentage of them

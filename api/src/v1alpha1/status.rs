@@ -261,10 +261,10 @@ pub struct Execution {
     /// Why it failed, or what `exitCodes` makes of it, in one word, where exit code and signal do not say it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Kept part of stdout, control characters made visible.
+    /// Kept part of stdout, with controls made visible and characters that are not seen written out, as `\u{202e}`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stdout: String,
-    /// Kept part of stderr, control characters made visible.
+    /// Kept part of stderr, with controls made visible and characters that are not seen written out, as `\u{202e}`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stderr: String,
     /// Bytes that the script wrote to stdout.

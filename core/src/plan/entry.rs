@@ -4,7 +4,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use scriptrunner_api::{
     reason::NodeReason,
     snapshot::{Record, Snapshot},
-    text::head,
+    text::harmless_head,
     v1alpha1::{Execution, NodeState, NodeStatus},
 };
 
@@ -16,11 +16,12 @@ use crate::{
 /// Longest message of an entry, in bytes.
 pub(super) const MAX_MESSAGE_BYTES: usize = 512;
 
-/// Puts the entry into a state, with its reason and message.
+/// Puts the entry into a state, with its reason and message. Kubelets, the API server and runners have a say in messages: none
+/// is stored that does more than to be read.
 pub(super) fn set(entry: &mut NodeStatus, state: NodeState, reason: Option<NodeReason>, message: &str) {
     state.as_str().clone_into(&mut entry.state);
     entry.reason = reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default();
-    entry.message = head(message, MAX_MESSAGE_BYTES).to_owned();
+    entry.message = harmless_head(message, MAX_MESSAGE_BYTES);
     if !state.is_active() && state != NodeState::Pending {
         entry.pod_id = None;
         entry.seq = None;

@@ -7,6 +7,7 @@ mod edits;
 mod execution;
 mod exit_codes;
 mod guard;
+mod hostile;
 mod hung;
 mod images;
 mod large;

@@ -2,12 +2,12 @@
 
 use scriptrunner_api::{
     condition::{ConditionType, find, holds},
-    text::head,
+    text::harmless_head,
     v1alpha1::{NodeState, NodeStatus, RunStatus, ScriptRunnerStatus},
 };
 
 /// Longest note of an Event, in bytes (events.k8s.io/v1).
-pub const MAX_NOTE_BYTES: usize = 1000;
+const MAX_NOTE_BYTES: usize = 1000;
 
 /// One Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +39,13 @@ pub fn notices(old: Option<&ScriptRunnerStatus>, new: &ScriptRunnerStatus) -> Ve
     notices
 }
 
+/// The note of any Event, at most 1000 bytes and harmless, whoever had a say in it.
+pub fn harmless_note(note: &str) -> String {
+    harmless_head(note, MAX_NOTE_BYTES)
+}
+
 fn notice(is_warning: bool, reason: &'static str, action: &'static str, note: &str) -> Notice {
-    Notice { is_warning, reason, action, note: head(note, MAX_NOTE_BYTES).to_owned(), node: None }
+    Notice { is_warning, reason, action, note: harmless_note(note), node: None }
 }
 
 fn refused(old: &ScriptRunnerStatus, new: &ScriptRunnerStatus) -> Option<Notice> {

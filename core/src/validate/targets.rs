@@ -123,12 +123,29 @@ fn matching(spec: &ScriptRunnerSpec) -> Result<Matching, Refusal> {
                 None => Ok(Matching::Selector(selector.clone())),
             }
         }
-        (None, Some(names)) if !names.is_empty() => Ok(Matching::Names(names.iter().cloned().collect())),
+        (None, Some(names)) if !names.is_empty() => {
+            // A name becomes a key of the status whether there is such a Node or not.
+            match names.iter().find(|name| !is_node_name(name)) {
+                Some(name) => invalid(format!(
+                    "nodeNames: {name:?} is no name of a Node; write lower-case letters, digits, - and ."
+                )),
+                None => Ok(Matching::Names(names.iter().cloned().collect())),
+            }
+        }
         (None, Some(_)) => {
             invalid("nodeNames is empty; name at least one node, or use nodeLabelSelector: {} for every node")
         }
         (Some(_), Some(_)) | (None, None) => invalid("give exactly one of nodeLabelSelector and nodeNames"),
     }
+}
+
+fn is_node_name(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_edge = |byte: Option<u8>| byte.is_some_and(is_inner);
+    text.len() <= 253
+        && is_edge(text.bytes().next())
+        && is_edge(text.bytes().last())
+        && text.bytes().all(|byte| is_inner(byte) || byte == b'-' || byte == b'.')
 }
 
 /// What the API server would refuse in every pod of the run.

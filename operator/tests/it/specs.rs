@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::cluster::{admin, definition, refusal, send};
 
 /// A spec that is refused, as YAML, and the words that say why.
-const REFUSED: [(&str, &str); 89] = [
+const REFUSED: [(&str, &str); 91] = [
     (
         "{script: x, nodeNames: [a], mode: Priviledged}",
         r#"spec.mode: Unsupported value: "Priviledged": supported values: "Normal", "Privileged", "PrivilegedWithHostFS""#,
@@ -46,6 +46,8 @@ const REFUSED: [(&str, &str); 89] = [
     ("{script: x, nodeNames: null}", "give exactly one of nodeLabelSelector and nodeNames"),
     ("{script: x, nodeNames: []}", "spec.nodeNames in body should have at least 1 items"),
     ("{script: x, nodeNames: ['']}", "spec.nodeNames[0] in body should be at least 1 chars long"),
+    (r#"{script: x, nodeNames: ["a\u202e"]}"#, "spec.nodeNames[0] in body should match"),
+    ("{script: x, nodeNames: [A]}", "spec.nodeNames[0] in body should match"),
     (
         "{script: x, nodeNames: [a], historyLimit: 0}",
         "spec.historyLimit in body should be greater than or equal to 1",
