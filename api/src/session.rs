@@ -20,8 +20,8 @@ use crate::{
     labels::PROTOCOL,
     reason::NodeReason,
     result,
-    snapshot::{MAX_RECORD_TEXT_BYTES, Record, Snapshot},
-    text::{head, make_harmless, tail},
+    snapshot::{MAX_RECORD_TEXT_BYTES, Record, Snapshot, known_boot},
+    text::{harmless_head, make_harmless, tail},
     v1alpha1::{Execution, NodeState},
 };
 
@@ -35,6 +35,8 @@ pub const AUDIENCE: &str = "scriptrunner.io";
 pub const MAX_FROM_RUNNER_BYTES: usize = 64 * 1024;
 /// Longest message to a runner, in bytes.
 pub const MAX_TO_RUNNER_BYTES: usize = 512 * 1024;
+/// Longest version of a runner that is logged, in bytes.
+const MAX_VERSION_BYTES: usize = 64;
 /// How far `seq` and `serial` may be ahead of what is known of the pod. Far more than an honest runner makes between two
 /// snapshots that arrive; a forged number cannot freeze a node's entry.
 pub const MAX_STEP: u64 = 1 << 20;
@@ -189,7 +191,11 @@ impl FromRunner {
                 return Err(Error::MatchProtocol { found: part.record.protocol });
             }
             Self::Snapshot(part) => clean(part),
-            Self::Hello(_) | Self::Unknown => {}
+            Self::Hello(hello) => {
+                hello.version = harmless_head(&hello.version, MAX_VERSION_BYTES);
+                hello.boot = known_boot(&hello.boot);
+            }
+            Self::Unknown => {}
         }
         Ok(frame)
     }
@@ -251,10 +257,10 @@ impl UnknownKind for ToRunner {
 
 fn clean(part: &mut SnapshotPart) {
     let record = &mut part.record;
-    record.message = head(&make_harmless(record.message.as_bytes()), MAX_RECORD_TEXT_BYTES).to_owned();
+    record.message = harmless_head(&record.message, MAX_RECORD_TEXT_BYTES);
     record.reason = known_reason(&record.reason);
     record.state = NodeState::parse(&record.state).as_str().to_owned();
-    record.boot = record.boot.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
+    record.boot = known_boot(&record.boot);
     for execution in &mut part.history {
         (execution.run, execution.attempt) = (record.run, record.attempt);
         execution.reason = known_reason(&execution.reason);

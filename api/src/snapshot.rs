@@ -14,7 +14,7 @@ use crate::{
     labels::PROTOCOL,
     reason::NodeReason,
     result,
-    text::{head, make_harmless, tail},
+    text::{harmless_head, head, make_harmless, tail},
     v1alpha1::{Execution, NodeState},
 };
 
@@ -184,7 +184,8 @@ impl Snapshot {
         if record.protocol != PROTOCOL {
             return Err(Error::MatchProtocol { found: record.protocol });
         }
-        record.message = head(&make_harmless(record.message.as_bytes()), MAX_RECORD_TEXT_BYTES).to_owned();
+        record.message = harmless_head(&record.message, MAX_RECORD_TEXT_BYTES);
+        record.boot = known_boot(&record.boot);
         record.reason =
             NodeReason::parse(&record.reason).map(|reason| reason.as_str().to_owned()).unwrap_or_default();
         record.state = NodeState::parse(&record.state).as_str().to_owned();
@@ -249,6 +250,11 @@ impl Line {
             result_digest: String::new(),
         }
     }
+}
+
+/// What can be the mark of a runner's start.
+pub(crate) fn known_boot(text: &str) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).take(16).collect()
 }
 
 /// How many bytes of stdout and of stderr fit into `output_bytes`: each gets what it needs if the other leaves it, else the

@@ -1,5 +1,7 @@
 //! Parses the arguments and runs the operator; no logic.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use mimalloc::MiMalloc;
 use scriptrunner_operator::{
@@ -12,13 +14,20 @@ use scriptrunner_operator::{
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let Args { command } = Args::parse();
     match command {
         Command::Run(args) => {
             let config = args.resolve()?;
             telemetry::start(config.log_format)?;
-            run::run(config).await
+            // Whatever the cluster said last goes through the log as everything else.
+            Ok(run::run(config).await.map_or_else(
+                |error| {
+                    tracing::error!(error = format!("{error:#}"), "ended by an error");
+                    ExitCode::FAILURE
+                },
+                |()| ExitCode::SUCCESS,
+            ))
         }
     }
 }

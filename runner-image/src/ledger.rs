@@ -6,7 +6,7 @@ use scriptrunner_api::{
     labels::PROTOCOL,
     reason::NodeReason,
     snapshot::{MAX_RECORD_TEXT_BYTES, Record, Snapshot},
-    text::{head, make_harmless},
+    text::harmless_head,
     v1alpha1::{Execution, NodeState, StopOn},
 };
 
@@ -139,7 +139,7 @@ impl Ledger {
         };
         self.record.state = state.as_str().to_owned();
         self.record.reason = reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default();
-        self.record.message = head(&make_harmless(message.as_bytes()), MAX_RECORD_TEXT_BYTES).to_owned();
+        self.record.message = harmless_head(&message, MAX_RECORD_TEXT_BYTES);
         self.record.handed_over = matches!(end, End::HandedOver(_) | End::Paused);
         state == NodeState::Failed
     }

@@ -2,19 +2,21 @@
 
 use std::{io::Write, time::Duration};
 
+use scriptrunner_api::text::one_line;
+
 use crate::poll::is_writable;
 
 /// Longest line, so that writing it to a pipe with room cannot block.
 const MAX_LINE_BYTES: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Writes one line, or drops it if nobody has read stderr for a while: a full log must not stop PID 1.
+/// Writes one harmless line, or drops it if nobody has read stderr for a while: a full log must not stop PID 1.
 pub(crate) fn line(text: &str) {
     let mut stderr = std::io::stderr();
     if !is_writable(&stderr, PATIENCE) {
         return;
     }
-    let mut line = format!("scriptrunner: {text}").into_bytes();
+    let mut line = format!("scriptrunner: {}", one_line(text)).into_bytes();
     line.truncate(MAX_LINE_BYTES - 1);
     line.push(b'\n');
     // There is nobody left to tell.

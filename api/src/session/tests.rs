@@ -75,6 +75,10 @@ fn kinds_and_fields_of_other_versions_are_ignored() {
     // A known kind with the wrong content is an error, not an unknown kind.
     assert!(ToRunner::decode(r#"{"ack":{"seq":7}}"#).is_err());
     assert!(FromRunner::decode("[]").is_err());
+    let hello = r#"{"hello":{"protocol":PROTOCOL,"version":"\u001b[2J\u202e","boot":"\u001b0a"}}"#;
+    let hello = FromRunner::decode(&hello.replace("PROTOCOL", &PROTOCOL.to_string())).unwrap();
+    let (version, boot) = ("\u{241b}[2J\\u{202e}".to_owned(), "0a".to_owned());
+    assert_eq!(hello, FromRunner::Hello(Hello { protocol: PROTOCOL, version, boot }));
     let other = FromRunner::decode(r#"{"hello":{"protocol":9,"version":"9","boot":"0a"}}"#).unwrap_err();
     assert!(other.to_string().contains("protocol 9"), "{other}");
 }

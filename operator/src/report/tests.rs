@@ -6,7 +6,11 @@ use std::{
 };
 
 use http::Method;
-use scriptrunner_api::v1alpha1::{NodeStatus, RunStatus};
+use scriptrunner_api::{
+    hostile::texts,
+    text::is_harmful,
+    v1alpha1::{NodeStatus, RunStatus},
+};
 use scriptrunner_core::observed::{ObjectFacts, Observed, PolicyProof, StoredStatus};
 use scriptrunner_core::validate::Sources;
 use serde_json::{Value, json};
@@ -454,4 +458,23 @@ async fn an_object_that_cannot_be_read_is_told_once_per_version() {
     let note = events[0].body["note"].as_str().unwrap();
     assert!(note.contains("cannot read the object") && note.contains("elevated"), "{note}");
     assert_eq!(events[0].body["regarding"]["name"], "sr");
+}
+
+#[tokio::test]
+async fn notes_quote_an_unreadable_object_harmlessly() {
+    let (context, record) = served(|asked| Answer::Says(201, asked.body.clone()));
+    let texts: Vec<String> = texts().collect();
+    for (version, text) in texts.iter().enumerate() {
+        let mut object = object_json(7, &ScriptRunnerStatus::default());
+        object["metadata"]["resourceVersion"] = version.to_string().into();
+        object["spec"]["mode"] = text.as_str().into();
+        let guarded = serde_json::from_str::<Guarded>(&object.to_string()).unwrap();
+        report_unreadable(&context, &guarded, guarded.0.as_ref().unwrap_err()).await;
+    }
+    let events = events(&record);
+    assert_eq!(events.len(), texts.len());
+    for event in &events {
+        let note = event.body["note"].as_str().unwrap();
+        assert!(note.contains("unknown variant") && !note.chars().any(is_harmful), "{note:?}");
+    }
 }
