@@ -9,6 +9,7 @@ mod deadline;
 mod door;
 mod endings;
 mod environment;
+mod hostile;
 mod inline;
 mod inputs;
 mod install;
