@@ -10,6 +10,8 @@ pub mod controller;
 pub mod error;
 pub mod guarded;
 pub mod health;
+#[cfg(test)]
+mod junk;
 pub mod leader;
 pub mod manifests;
 pub mod metrics;
