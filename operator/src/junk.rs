@@ -62,7 +62,10 @@ fn try_out(case: &Case) -> Result<Read, TestCaseError> {
     Ok(read)
 }
 
-fn try_many(runner: &mut TestRunner) -> Read {
+fn try_many(count: u32) -> Read {
+    // What fails is printed as small as it can be; make it a test of its own.
+    let config = Config { cases: count, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new(config);
     let total = std::cell::RefCell::new(Read::default());
     let outcome = runner.run(&cases(), |case| {
         total.borrow_mut().add(&try_out(&case)?);
@@ -81,8 +84,7 @@ fn what_is_valid_is_read_and_planned_with() {
 
 #[test]
 fn junk_does_no_harm() {
-    let config = Config { cases: 200, ..Config::default() };
-    let read = try_many(&mut TestRunner::new(config));
+    let read = try_many(200);
     // Changes that nothing survives would test nothing.
     for some in [read.objects, read.nodes, read.pods, read.terminations, read.frames] {
         assert!((read.cases / 10..read.cases).contains(&some), "{read:?}");
@@ -104,8 +106,7 @@ fn exhaustive_junk() {
     let seconds = std::env::var("JUNK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
     let (began, mut read) = (Instant::now(), Read::default());
     while began.elapsed() < Duration::from_secs(seconds) {
-        let config = Config { cases: CASES_OF_A_ROUND, ..Config::default() };
-        read.add(&try_many(&mut TestRunner::new(config)));
+        read.add(&try_many(CASES_OF_A_ROUND));
     }
     println!("{read:?} in {:?}", began.elapsed());
 }

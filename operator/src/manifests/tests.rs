@@ -146,3 +146,27 @@ fn check_refuses_a_difference_and_names_the_command() {
     ensure_file(&path, "new", false).unwrap();
     ensure_file(&path, "new", true).unwrap();
 }
+
+#[test]
+fn the_operator_is_nobody_and_has_nothing_to_write_to() {
+    let text = fs::read_to_string(Path::new(ROOT).join("deploy/30-operator.yaml")).unwrap();
+    let deployment: Deployment = serde_saphyr::from_str(&text).unwrap();
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    let shared = [pod.host_network, pod.host_pid, pod.host_ipc, pod.share_process_namespace];
+    assert!(shared.iter().all(|shared| *shared != Some(true)));
+    assert_eq!((pod.volumes, pod.init_containers, pod.ephemeral_containers), (None, None, None));
+    let context = pod.security_context.unwrap();
+    assert_eq!(context.run_as_non_root, Some(true));
+    assert!(context.run_as_user > Some(0) && context.run_as_group > Some(0));
+    assert_eq!(context.seccomp_profile.unwrap().type_, "RuntimeDefault");
+    for container in &pod.containers {
+        let context = container.security_context.clone().unwrap();
+        assert_eq!(context.read_only_root_filesystem, Some(true));
+        assert_eq!(context.allow_privilege_escalation, Some(false));
+        assert_eq!(context.capabilities.unwrap().drop, Some(vec!["ALL".to_owned()]));
+        assert_eq!((context.privileged, context.run_as_user, context.run_as_non_root), (None, None, None));
+        assert_eq!(container.volume_mounts, None);
+    }
+    let image = fs::read_to_string(Path::new(ROOT).join("Dockerfile.operator")).unwrap();
+    assert!(image.contains("\nFROM scratch\n") && image.contains("\nUSER 65532:65532\n"), "{image}");
+}
