@@ -106,6 +106,8 @@ layer_e2e() {
   install_for_tests
   run_cluster_tests scriptrunner-testcluster e2e
   run_tests_that_need_the_outside
+  # Of all that the operator has done by now.
+  run_cluster_tests scriptrunner-operator it --ignored audit::
 }
 
 run_tests_that_need_the_outside() {

@@ -82,8 +82,8 @@ impl fmt::Display for AllowedImages {
             match allowed {
                 Allowed::Below(prefix) => write!(formatter, "{separator}{prefix}*")?,
                 Allowed::Image(Name { repository, tag, digest }) => {
-                    let tag = tag.iter().map(|tag| format!(":{tag}")).collect::<String>();
-                    let digest = digest.iter().map(|digest| format!("@{digest}")).collect::<String>();
+                    let tag = tag.as_ref().map_or_else(String::new, |tag| format!(":{tag}"));
+                    let digest = digest.as_ref().map_or_else(String::new, |digest| format!("@{digest}"));
                     write!(formatter, "{separator}{repository}{tag}{digest}")?;
                 }
             }

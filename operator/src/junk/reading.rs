@@ -17,12 +17,15 @@ use scriptrunner_api::{
     v1alpha1::ScriptRunner,
 };
 use scriptrunner_core::{
-    observed::{ContainerFacts, NodeFacts, ObjectFacts, Observed, PodFacts, SessionFacts, StoredStatus},
+    observed::{
+        ContainerFacts, NodeFacts, ObjectFacts, Observed, PodFacts, PolicyProof, SessionFacts, StoredStatus,
+        requested_by,
+    },
     plan::plan,
     pod::PodSettings,
     results::{Beside, pod_state},
     status::{events::notices, patch::diff, size::stored_bytes},
-    validate::{Sources, validate},
+    validate::{AllowedImages, Sources, validate},
 };
 
 use crate::{guarded::Guarded, watches::slim::Slimmed};
@@ -121,6 +124,9 @@ fn plan_with(
         generation: object.metadata.generation.unwrap_or(0),
         deleting: object.metadata.deletion_timestamp.is_some(),
         other_bytes: 1000,
+        created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
+        seen_since: object.metadata.generation,
+        requested_by: requested_by(&object.metadata),
         spec: object.spec.clone(),
     };
     let session = said.map(|said| SessionFacts {
@@ -147,6 +153,7 @@ fn plan_with(
         since: now,
         unbound_room: 100,
         sources: Sources::default(),
+        policy_proof: PolicyProof::Proven { since: Timestamp::UNIX_EPOCH },
     };
     let valid = validate(&observed.object.spec, &observed.sources);
     for _ in 0..3 {
@@ -164,6 +171,7 @@ fn plan_with(
 fn settings() -> PodSettings {
     PodSettings {
         runner_image: "runner".to_owned(),
+        allowed_images: AllowedImages::default(),
         default_memory: None,
         default_ephemeral_storage: None,
         handover_seconds: 600,

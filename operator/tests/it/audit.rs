@@ -93,7 +93,7 @@ fn whole_run() {
         match rule {
             Some(rule) => drop(used.insert((request.verb.clone(), rule.group, rule.resource, rule.names))),
             None => {
-                *unlisted.entry(format!("{what} {}/{}", request.namespace, request.name)).or_default() += 1
+                *unlisted.entry(format!("{what} {}/{}", request.namespace, request.name)).or_default() += 1;
             }
         }
     }
