@@ -14,6 +14,7 @@ mod dependencies;
 mod ends;
 mod figures;
 mod flow;
+mod harmless;
 mod host;
 mod hostile;
 mod images;

@@ -151,6 +151,19 @@ pub(crate) async fn until_it_admits(client: &Client, name: &str) {
     .unwrap();
 }
 
+/// What the operator that leads has logged.
+pub(crate) async fn log(client: &Client) -> String {
+    let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    api.logs(&leader(client).await.name_any(), &LogParams::default()).await.unwrap()
+}
+
+/// The metrics of the operator that leads, as Prometheus reads them.
+pub(crate) async fn metrics(client: &Client) -> String {
+    let name = leader(client).await.name_any();
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/metrics");
+    client.request_text(http::Request::get(path).body(Vec::new()).unwrap()).await.unwrap()
+}
+
 /// Writes the operator's latest words about a namespace to standard error.
 pub(crate) async fn show_log(client: &Client, namespace: &str) {
     let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
