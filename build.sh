@@ -17,7 +17,8 @@ source "$ROOT/scripts/cluster.sh"
 usage() {
   cat <<'TEXT'
 usage: ./build.sh [--local | --current-context]    build, install, run samples/hello.yaml
-       ./build.sh images                           build the binaries and images only, print the archives
+       ./build.sh images                           build the binaries and images only, and their bills of materials;
+                                                   print the archives
        ./build.sh down                             take the local cluster down
 
 Without an option a running minikube is used, else a kind cluster, else a local cluster made on this machine.
@@ -63,6 +64,7 @@ main() {
 print_images() {
   need_rust
   build_images
+  write_sboms
   printf '%s\n' "$IMAGES/operator.tar" "$IMAGES/runner.tar"
 }
 

@@ -202,6 +202,28 @@ build_runner() {
   build_image "$ROOT/Dockerfile.runner" "$1" "$ROOT" "${arguments[@]}" --build-arg UV_VERSION=
 }
 
+# write_sboms: what both programs are made of, as CycloneDX in JSON beside the archives. The base of the runner's image and uv
+# are not in it.
+write_sboms() {
+  local copy=$OUT/sbom pair
+  if ! have cargo-cyclonedx; then
+    note "skipped: the bills of materials; cargo-cyclonedx is not installed (cargo install cargo-cyclonedx)"
+    return
+  fi
+  step "writing the bills of materials of the operator and the runner"
+  # The tool writes beside every Cargo.toml of a workspace, so it gets one of its own.
+  rm -rf "$copy"
+  mkdir -p "$copy"
+  cp -r "$ROOT"/{Cargo.toml,Cargo.lock,api,bench,core,operator,runner-image,testcluster} "$copy"
+  (cd "$copy" && quietly "$OUT/logs/sbom.log" cargo cyclonedx --format json --spec-version 1.5 \
+    --target x86_64-unknown-linux-gnu --no-build-deps --override-filename sbom) ||
+    fail "the bills of materials could not be written"
+  for pair in operator=operator runner-image=runner; do
+    mv "$copy/${pair%%=*}/sbom.json" "$IMAGES/${pair#*=}.cdx.json"
+  done
+  rm -rf "$copy"
+}
+
 # save_image IMAGE FILE
 save_image() {
   case $BUILDER in

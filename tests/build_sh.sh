@@ -13,6 +13,8 @@ export RECORD
 main() {
   mkdir -p "$COPY" "$WORK/bin"
   cp -r "$ROOT"/{build.sh,scripts,crds,deploy,samples,Cargo.toml,Dockerfile.operator,Dockerfile.runner} "$COPY"
+  touch "$COPY/Cargo.lock"
+  mkdir -p "$COPY"/{api,bench,core,operator,runner-image,testcluster}
   make_stand_ins
   minikube_is_used_when_it_runs
   a_minikube_that_is_stopped_is_left_alone
@@ -21,6 +23,8 @@ main() {
   unchanged_images_are_not_built_again
   a_failing_operator_is_shown
   images_stops_before_any_cluster
+  bills_of_materials_are_written_beside_the_archives
+  without_their_tool_bills_of_materials_are_skipped_and_named
   an_unknown_option_is_refused
   printf 'build.sh with stand-ins: all as expected\n'
 }
@@ -36,7 +40,12 @@ stand_in() {
 }
 
 make_stand_ins() {
+  # As the real tool does, whose name is looked for: a file beside every Cargo.toml.
   stand_in cargo <<'SH'
+if [[ $1 == cyclonedx ]]; then
+  for folder in */; do echo bill >"$folder/sbom.json"; done
+  exit
+fi
 mkdir -p "$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/release"
 for name in operator runner; do echo "$name" >"$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/release/scriptrunner-$name"; done
 SH
@@ -124,6 +133,23 @@ images_stops_before_any_cluster() {
   succeeded
   [[ $(tail -n 1 "$WORK/output") == "$COPY/target/images/runner.tar" ]] || wrong "the archives are not printed"
   not_called "kubectl"
+}
+
+bills_of_materials_are_written_beside_the_archives() {
+  stand_in cargo-cyclonedx </dev/null
+  build images
+  succeeded
+  [[ -s $COPY/target/images/operator.cdx.json && -s $COPY/target/images/runner.cdx.json ]] || wrong "no bills of materials"
+  [[ -z $(find "$COPY" -name sbom.json) ]] || wrong "bills of materials are left beside the sources"
+}
+
+without_their_tool_bills_of_materials_are_skipped_and_named() {
+  rm "$WORK/bin/cargo-cyclonedx" "$COPY"/target/images/*.cdx.json
+  # Whoever runs this may have the real one.
+  PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin build images
+  succeeded
+  not_called "cyclonedx"
+  grep --quiet "skipped: the bills of materials; cargo-cyclonedx is not installed" "$WORK/output" || wrong "it is not named"
 }
 
 an_unknown_option_is_refused() {
