@@ -21,10 +21,19 @@ const ASKED: Duration = Duration::from_secs(30);
 /// What the table of pods does not show yet, by UID of the object.
 #[derive(Default)]
 pub struct Unbound {
-    /// Names of pods whose creation was begun and is not known to have ended, and when it was.
-    begun: HashMap<String, HashMap<String, Instant>>,
+    /// Names of pods whose creation was begun and is not known to have ended.
+    begun: HashMap<String, HashMap<String, Begun>>,
     /// When pods were last held back for want of room.
     asked: HashMap<String, Instant>,
+}
+
+/// The creation of a pod.
+#[derive(Debug)]
+struct Begun {
+    /// When it was last asked for.
+    at: Instant,
+    /// When it was asked for before that, without an answer.
+    in_doubt_since: Option<Instant>,
 }
 
 impl Unbound {
@@ -36,7 +45,7 @@ impl Unbound {
             self.keep(uid, |name| !known.contains(name));
         }
         self.begun.retain(|_, names| {
-            names.retain(|_, begun| now.saturating_duration_since(*begun) < IN_DOUBT);
+            names.retain(|_, begun| now.saturating_duration_since(begun.at) < IN_DOUBT);
             !names.is_empty()
         });
         self.asked.retain(|_, asked| now.saturating_duration_since(*asked) < ASKED);
@@ -45,19 +54,25 @@ impl Unbound {
 
     /// Whether the creation of this pod may be asked for now. If so, it counts from now on.
     pub fn begin(&mut self, uid: &str, name: &str, pods: &PodTable, most: usize, now: Instant) -> bool {
-        let is_counted = self.begun.get(uid).is_some_and(|names| names.contains_key(name));
-        let may_begin = is_counted || self.left(uid, pods, most) > 0;
+        let in_doubt_since = self.begun.get(uid).and_then(|names| names.get(name)).map(|begun| begun.at);
+        let may_begin = in_doubt_since.is_some() || self.left(uid, pods, most) > 0;
         if may_begin {
-            self.begun.entry(uid.to_owned()).or_default().insert(name.to_owned(), now);
+            let begun = Begun { at: now, in_doubt_since };
+            self.begun.entry(uid.to_owned()).or_default().insert(name.to_owned(), begun);
         } else {
             self.asked.insert(uid.to_owned(), now);
         }
         may_begin
     }
 
-    /// The API server has answered: either the table of pods shows the pod by now, or it was not made.
+    /// The API server has answered: either the table of pods shows the pod by now, or this creation did not make it. One that
+    /// was not answered before may yet have: whether the pod is there is looked at last, after quotas and policies.
     pub fn end(&mut self, uid: &str, name: &str) {
-        self.keep(uid, |begun| begun != name);
+        let Some(begun) = self.begun.get_mut(uid).and_then(|names| names.get_mut(name)) else { return };
+        match begun.in_doubt_since.take() {
+            Some(before) => begun.at = before,
+            None => self.keep(uid, |begun| begun != name),
+        }
     }
 
     /// Whether pods of the object are held back for want of room: then some is kept for it.

@@ -224,6 +224,19 @@ fn a_creation_that_is_not_answered_counts_until_it_is_seen_or_cannot_come_any_mo
 }
 
 #[test]
+fn a_refusal_says_nothing_of_an_earlier_creation_that_was_not_answered() {
+    let mut cluster = Cluster::new(1);
+    assert!(cluster.begin("a", "a-0"));
+    cluster.lose_answer(true);
+    assert!(cluster.begin("a", "a-0"), "it is asked for once more");
+    // Admission refuses before anybody looks whether it is there.
+    cluster.answer(false);
+    assert!(!cluster.begin("b", "b-0"), "the first may be there, and no watch shows it yet");
+    cluster.now += IN_DOUBT;
+    assert_eq!(cluster.room("b"), 1);
+}
+
+#[test]
 fn pods_of_an_object_that_is_gone_count_until_they_are() {
     let mut cluster = Cluster::new(4);
     cluster.work("gone", 3);
