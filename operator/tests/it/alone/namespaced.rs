@@ -28,6 +28,7 @@ use super::{LONG, Place, place};
 use crate::{
     cluster::{acting_as, acting_as_agent, cluster, refusal, send},
     flow::{await_children, await_object, has_failed, script_runner, start_operator_with},
+    turn::policies_are_proven,
 };
 
 /// The roles and bindings of a generated file, as they stand there.
@@ -126,9 +127,10 @@ async fn works_in_two_of_three(client: &Client, [a, b, c]: [&str; 3]) {
     // The one that it is not for comes first, so that it had the time.
     submit(client, c, json!({})).await;
     submit(client, b, json!({})).await;
-    // To be made anew with these rights.
+    // Made anew with these rights.
     let records = Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
     records.delete(RECORD_NAME, &DeleteParams::default()).await.unwrap();
+    policies_are_proven(NAMESPACE).await;
     let agent = format!("scriptrunner-it/{a}");
     let operator = acting_as_agent(&operator_user(), &agent).await;
     let scope = Scope::of([a, b], NAMESPACE).unwrap();
