@@ -196,7 +196,7 @@ fn role_documents() -> Vec<String> {
 /// Only where the API server serves mutating admission policies: without the first the second would refuse every
 /// privileged spec.
 fn requested_by_documents() -> Vec<String> {
-    let (policy, binding) = policies::requested_by::validating();
+    let (policy, binding) = policies::requested_by::needed();
     let mut documents: Vec<_> = policies::requested_by::mutating().iter().map(yaml::document).collect();
     documents.extend([yaml::document(&policy), yaml::document(&binding)]);
     documents

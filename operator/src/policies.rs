@@ -68,6 +68,7 @@ pub const NAMESPACE_LABEL: &str = "scriptrunner-namespace-label";
 /// Names of all policies, each with a binding of the same name: what the operator may read of them.
 pub const NAMES: &[&str] = &[
     SPEC,
+    requested_by::REQUESTED_BY,
     STATUS,
     PODS,
     EXEC,
@@ -87,6 +88,7 @@ const GARBAGE_COLLECTORS: &str =
 pub fn policies() -> Vec<ValidatingAdmissionPolicy> {
     vec![
         spec::policy(),
+        requested_by::policy(),
         status::policy(),
         pods::marks(),
         pods::entering(),
@@ -103,6 +105,7 @@ pub fn policies() -> Vec<ValidatingAdmissionPolicy> {
 pub fn bindings() -> Vec<ValidatingAdmissionPolicyBinding> {
     vec![
         binding(SPEC, &["Deny", "Audit"]),
+        binding(requested_by::REQUESTED_BY, &["Deny"]),
         binding(STATUS, &["Deny"]),
         binding(PODS, &["Deny"]),
         binding(EXEC, &["Deny"]),
@@ -228,7 +231,7 @@ mod tests {
             let name = policy.metadata.name.unwrap();
             policy.spec.unwrap().validations.unwrap().into_iter().map(move |rule| (name.clone(), rule))
         };
-        policies().into_iter().chain([requested_by::validating().0]).flat_map(of).collect()
+        policies().into_iter().chain([requested_by::needed().0]).flat_map(of).collect()
     }
 
     #[test]

@@ -100,8 +100,8 @@ pub struct RunStatus {
     /// Who asked for it: the user who had last changed the spec when the run began, as the annotation
     /// `scriptrunner.io/requested-by` of the object named him, at most 512 bytes. Absent where the object had no such annotation,
     /// and for a run that began because a ConfigMap changed: who changed that is not known.
-    /// The annotation can be relied upon only where `deploy/optional/requested-by.yaml` is installed (Kubernetes 1.36): there the
-    /// API server sets it and refuses any other name. Elsewhere whoever may write the object may write any name.
+    /// With the policies of `deploy/20-policies.yaml` a name that is there is true: nobody can write another one than his own. Without them
+    /// whoever may write the object may write any. `deploy/optional/requested-by.yaml` (Kubernetes 1.36) lets the API server write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<String>,
     /// SHA-256 of the script.

@@ -4,7 +4,8 @@ use http::Method;
 use kube::Client;
 use scriptrunner_operator::policies::{
     CONFIG_MAPS, EXEC, NAMESPACE_LABEL, OPERATOR_REQUESTS, POD_OUTCOME, PODS, PRIVILEGED_NAMESPACE, SPEC,
-    STATUS, TOKENS, requested_by::REQUESTED_BY,
+    STATUS, TOKENS,
+    requested_by::{REQUESTED_BY, REQUESTED_BY_NEEDED},
 };
 use scriptrunner_testcluster::{
     Error,
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// How each rule refuses.
-const REFUSALS: [(&str, &str); 11] = [
+const REFUSALS: [(&str, &str); 12] = [
     (SPEC, "denied request: scriptrunner-spec: "),
     (STATUS, "denied request: scriptrunner-status: "),
     (PODS, "denied request: scriptrunner-pods: "),
@@ -36,6 +37,7 @@ const REFUSALS: [(&str, &str); 11] = [
     (PRIVILEGED_NAMESPACE, "denied request: scriptrunner-privileged-namespace: "),
     (NAMESPACE_LABEL, "denied request: scriptrunner-namespace-label: "),
     (REQUESTED_BY, "denied request: scriptrunner-requested-by: "),
+    (REQUESTED_BY_NEEDED, "denied request: scriptrunner-requested-by-needed: "),
 ];
 
 pub(crate) fn refused_by(rule: &str) -> Answer {
