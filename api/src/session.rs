@@ -20,7 +20,7 @@ use crate::{
     labels::PROTOCOL,
     reason::NodeReason,
     result,
-    snapshot::{MAX_RECORD_TEXT_BYTES, Record, Snapshot, known_boot},
+    snapshot::{MAX_RECORD_TEXT_BYTES, Record, Snapshot, bound, known_boot},
     text::{harmless_head, make_harmless, tail},
     v1alpha1::{Execution, NodeState},
 };
@@ -177,6 +177,9 @@ pub enum Error {
         /// The protocol found.
         found: u32,
     },
+    /// Its numbers are beyond any that a runner reaches.
+    #[error("the frame has a number that no runner reaches")]
+    Count,
 }
 
 impl FromRunner {
@@ -190,6 +193,7 @@ impl FromRunner {
             Self::Snapshot(part) if part.record.protocol != PROTOCOL => {
                 return Err(Error::MatchProtocol { found: part.record.protocol });
             }
+            Self::Snapshot(part) if !part.record.is_possible() => return Err(Error::Count),
             Self::Snapshot(part) => clean(part),
             Self::Hello(hello) => {
                 hello.version = harmless_head(&hello.version, MAX_VERSION_BYTES);
@@ -270,6 +274,7 @@ fn clean(part: &mut SnapshotPart) {
         execution.result = result::received(execution.result.take(), &mut execution.reason);
         execution.result_digest.clear();
     }
+    part.history.retain_mut(bound);
     part.history.sort_by_key(Execution::key);
     part.history.dedup_by_key(|execution| execution.key());
 }

@@ -20,6 +20,9 @@ use crate::{
 
 /// Longest termination message that a kubelet passes on, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
+/// The largest number that a runner can mean. Every reader of JSON knows it exactly, and what is stored has room for the sum of
+/// many; a larger one would make the status of all nodes one that the API server refuses.
+pub const MAX_NUMBER: u64 = 1 << 53;
 /// Longest text of a record's `message`, in bytes.
 pub const MAX_RECORD_TEXT_BYTES: usize = 512;
 const CHECKSUM_DIGITS: usize = 8;
@@ -91,6 +94,13 @@ impl Record {
             signal: None,
         }
     }
+
+    /// Whether a runner can have come so far.
+    pub(crate) fn is_possible(&self) -> bool {
+        [self.run, self.seq, self.executions, self.failures, self.serial]
+            .into_iter()
+            .all(|number| number <= MAX_NUMBER)
+    }
 }
 
 /// A runner's record and its newest executions, newest last.
@@ -105,7 +115,7 @@ pub struct Snapshot {
 /// Why bytes are not a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// There is no first line that matches its checksum.
+    /// There is no first line that matches its checksum and that a runner can have written.
     #[error("the first line of the termination message is missing or damaged")]
     ReadRecord,
     /// The record is of a contract that this version does not speak.
@@ -180,7 +190,8 @@ impl Snapshot {
     /// wrote it.
     pub fn decode(message: &str) -> Result<Self, Error> {
         let mut lines = message.split('\n');
-        let mut record: Record = lines.next().and_then(unsealed).ok_or(Error::ReadRecord)?;
+        let record = lines.next().and_then(unsealed).filter(Record::is_possible);
+        let mut record: Record = record.ok_or(Error::ReadRecord)?;
         if record.protocol != PROTOCOL {
             return Err(Error::MatchProtocol { found: record.protocol });
         }
@@ -191,6 +202,7 @@ impl Snapshot {
         record.state = NodeState::parse(&record.state).as_str().to_owned();
         let mut history: Vec<Execution> =
             lines.filter_map(unsealed::<Line>).map(|line| line.execution(&record)).collect();
+        history.retain_mut(bound);
         history.sort_by_key(Execution::key);
         history.dedup_by_key(|execution| execution.key());
         Ok(Self { record, history })
@@ -250,6 +262,15 @@ impl Line {
             result_digest: String::new(),
         }
     }
+}
+
+/// Whether the execution can be; the figures that it comes with are bounded.
+pub(crate) fn bound(execution: &mut Execution) -> bool {
+    let Execution { serial, duration_millis, stdout_bytes, stderr_bytes, .. } = execution;
+    for figure in [duration_millis, stdout_bytes, stderr_bytes] {
+        *figure = figure.map(|figure| figure.min(MAX_NUMBER));
+    }
+    *serial <= MAX_NUMBER
 }
 
 /// What can be the mark of a runner's start.

@@ -367,10 +367,17 @@ impl Marks {
             owner_name: annotation(labels::NAME)?.clone(),
             node: annotation(labels::NODE)?.clone(),
             node_uid: label(labels::NODE_UID)?.clone(),
-            run: label(labels::RUN)?.parse().ok()?,
+            run: storable(label(labels::RUN)?)?,
             attempt: label(labels::ATTEMPT)?.parse().ok()?,
         })
     }
+}
+
+/// The largest number that can be stored: the API server keeps integers in 64 bits with a sign.
+pub(crate) const MAX_STORED: u64 = i64::MAX.unsigned_abs();
+
+fn storable(number: &str) -> Option<u64> {
+    number.parse().ok().filter(|number| *number <= MAX_STORED)
 }
 
 /// State of the runner's container.
@@ -467,7 +474,7 @@ impl PodFacts {
             failures_before: metadata
                 .annotations
                 .as_ref()
-                .and_then(|annotations| annotations.get(FAILURES_BEFORE)?.parse().ok())
+                .and_then(|annotations| storable(annotations.get(FAILURES_BEFORE)?))
                 .unwrap_or(0),
             shape: metadata
                 .annotations
@@ -597,7 +604,7 @@ impl ConfigMapFacts {
             name: metadata.name.clone()?,
             uid: metadata.uid.clone()?,
             owner_uid: owner_uid.to_owned(),
-            run: metadata.labels.as_ref()?.get(labels::RUN)?.parse().ok()?,
+            run: storable(metadata.labels.as_ref()?.get(labels::RUN)?)?,
         })
     }
 }

@@ -171,3 +171,25 @@ fn a_hostile_result_costs_only_itself() {
     let back = Snapshot::decode(&message).unwrap().history.remove(0);
     assert_eq!((back.result, back.reason.as_str(), back.stdout.as_str()), (None, "ResultInvalid", "out"));
 }
+
+#[test]
+fn numbers_that_no_runner_reaches_are_not_believed() {
+    for change in [
+        |record: &mut Record| record.executions = MAX_NUMBER + 1,
+        |record: &mut Record| record.serial = u64::MAX,
+        |record: &mut Record| record.seq = u64::MAX,
+        |record: &mut Record| record.run = u64::MAX,
+    ] {
+        let mut far = record();
+        change(&mut far);
+        let message = Snapshot { record: far, history: vec![] }.encode(MAX_MESSAGE_BYTES);
+        assert_eq!(Snapshot::decode(&message), Err(Error::ReadRecord));
+    }
+    let most = Some(u64::MAX);
+    let far = Execution { duration_millis: most, stdout_bytes: most, ..execution(1, 0, "a", "") };
+    let history = vec![far, execution(MAX_NUMBER + 1, 0, "b", "")];
+    let read = Snapshot::decode(&Snapshot { record: record(), history }.encode(MAX_MESSAGE_BYTES)).unwrap();
+    assert_eq!(read.history.len(), 1);
+    let figures = (read.history[0].duration_millis, read.history[0].stdout_bytes);
+    assert_eq!(figures, (Some(MAX_NUMBER), Some(MAX_NUMBER)));
+}

@@ -9,6 +9,7 @@ use scriptrunner_api::{
 };
 
 use crate::{
+    observed::MAX_STORED,
     results::{Outcome, has_begun, is_final},
     status::merge::merge_history,
 };
@@ -195,14 +196,19 @@ pub(super) fn progress(entry: &mut NodeStatus, live: &Snapshot, failures_before:
     }
 }
 
+/// Counts only grow, and never beyond what can be stored, whatever runners say.
+fn sum(count: u64, more: u64) -> u64 {
+    count.saturating_add(more).min(MAX_STORED)
+}
+
 /// Takes in counts and history. Executions are counted by the serial, which grows over all pods of the run, failures by
 /// what was counted when the pod was made, which the pod carries with it.
 ///
 /// **Invariant:** counts never decrease, and taking in the same snapshots again, cut or whole, in any order, changes nothing.
 fn take_in(entry: &mut NodeStatus, snapshot: &Snapshot, failures_before: u64, history_limit: usize) {
     let serial = snapshot.record.serial;
-    entry.executions = entry.executions.saturating_add(serial.saturating_sub(entry.serial));
-    entry.serial = entry.serial.max(serial);
+    entry.executions = sum(entry.executions, serial.saturating_sub(entry.serial));
+    entry.serial = entry.serial.max(serial.min(MAX_STORED));
     take_in_failures_and_history(entry, snapshot, failures_before, history_limit);
 }
 
@@ -213,7 +219,7 @@ fn take_in_failures_and_history(
     history_limit: usize,
 ) {
     let Record { executions, failures, .. } = snapshot.record;
-    entry.failures = entry.failures.max(failures_before.saturating_add(failures.min(executions)));
+    entry.failures = entry.failures.max(sum(failures_before, failures.min(executions)));
     if !snapshot.history.is_empty() {
         entry.history = merge_history(&entry.history, &snapshot.history, history_limit);
     }
@@ -228,11 +234,11 @@ pub(super) fn end(entry: &mut NodeStatus, outcome: &Outcome, failures_before: u6
     }
     let is_in_flight = is_begun && !has_newest_result(entry);
     if outcome.unseen && !is_in_flight {
-        entry.executions = entry.executions.saturating_add(outcome.lost_executions);
-        entry.serial = entry.serial.saturating_add(outcome.lost_executions);
+        entry.executions = sum(entry.executions, outcome.lost_executions);
+        entry.serial = sum(entry.serial, outcome.lost_executions);
     }
     if outcome.state == NodeState::Failed {
-        entry.failures = entry.failures.saturating_add(outcome.lost_executions);
+        entry.failures = sum(entry.failures, outcome.lost_executions);
     }
     let newest = outcome.snapshot.as_ref().filter(|_| !outcome.unseen).map(|snapshot| &snapshot.record);
     entry.exit_code = newest.and_then(|record| record.exit_code);
@@ -270,12 +276,12 @@ pub(super) fn end_of_older_run(
         take_in_failures_and_history(entry, snapshot, failures_before, history_limit);
         let record = &snapshot.record;
         if has_begun(record) && record.serial >= entry.pod_serial {
-            entry.executions = entry.executions.saturating_add(record.serial - entry.pod_serial);
+            entry.executions = sum(entry.executions, record.serial - entry.pod_serial);
             is_in_flight = !has_result(entry, record.run, record.serial);
         }
     }
     if outcome.unseen && !is_in_flight {
-        entry.executions = entry.executions.saturating_add(outcome.lost_executions);
+        entry.executions = sum(entry.executions, outcome.lost_executions);
     }
     forget_pod(entry);
 }

@@ -13,7 +13,7 @@ use scriptrunner_api::{
 use super::{Action, Draft, guard, rerun, targets};
 use crate::{
     names::config_map_name,
-    observed::Observed,
+    observed::{MAX_STORED, Observed},
     pod::{PodSettings, build_config_map},
     status::{budget, size::field_bytes},
     validate::{Refusal, Sources, ValidRun, validate},
@@ -118,13 +118,18 @@ fn asks_for_rerun(run: &ValidRun, current: &RunStatus) -> bool {
     run.rerun.as_ref().is_some_and(|rerun| known.is_none_or(|known| rerun.at_seconds > known))
 }
 
+/// The number of the run after this one. Labels and an edited status may say any number; that of a run is one that can be stored.
+fn after(run: u64) -> u64 {
+    run.saturating_add(1).min(MAX_STORED)
+}
+
 /// Whether even the shortest status of all desired nodes fits beside the spec.
 fn check_size(run: &ValidRun, observed: &Observed) -> Result<(), Refusal> {
     let requester = observed.object.requested_by.as_ref().map_or(0, |name| field_bytes("requestedBy", name));
     let other_bytes = observed.object.other_bytes + requester;
     let names = targets::names_at_most(&run.targets, observed);
     let previous = observed.previous.as_ref().and_then(|previous| previous.run.as_ref());
-    let number = previous.map_or(0, |run| run.number) + 1;
+    let number = after(previous.map_or(0, |run| run.number));
     let fits = |names: &[&str]| {
         let parts = names.len() * optional_bytes(run);
         budget::floor_fits(names.iter().copied(), number, run.pinned.executions(), other_bytes + parts)
@@ -183,7 +188,7 @@ pub(super) fn advance(
     };
     let newest_pod = observed.pods.iter().map(|pod| pod.run).max().unwrap_or(0);
     let before = draft.run_number();
-    let number = before.max(newest_pod) + 1;
+    let number = after(before.max(newest_pod));
     if !inputs_exist(number, run, observed, actions) {
         return false;
     }
@@ -294,6 +299,6 @@ pub(super) fn wanted_config_maps(
     let current =
         draft.status.run.as_ref().map(|current| config_map_name(uid, current.number, &current.spec_hash));
     let newest_pod = observed.pods.iter().map(|pod| pod.run).max().unwrap_or(0);
-    let next = run.map(|run| config_map_name(uid, draft.run_number().max(newest_pod) + 1, &run.spec_hash));
+    let next = run.map(|run| config_map_name(uid, after(draft.run_number().max(newest_pod)), &run.spec_hash));
     current.into_iter().chain(next).collect()
 }

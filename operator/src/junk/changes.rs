@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 pub(super) enum Change {
     /// Another value in the place of one.
     Replace(Index, Value),
+    /// Another value at this place.
+    At(String, Value),
     /// A member or an item less.
     Remove(Index),
     /// An item many times, or a member under another name.
@@ -68,6 +70,19 @@ fn key() -> impl Strategy<Value = String> {
         "x",
     ];
     prop_oneof![prop::sample::select(known.to_vec()).prop_map(str::to_owned), any::<String>()]
+}
+
+/// The fewest values among which is one that every kind of value is not meant to be.
+pub(super) fn extremes() -> [Value; 6] {
+    let (all, digits) = (texts().collect::<String>(), u64::MAX.to_string());
+    [
+        json!(u64::MAX),
+        json!(i64::MAX),
+        json!(u32::MAX),
+        json!(all),
+        json!(digits),
+        json!("9999-12-31T23:59:59Z"),
+    ]
 }
 
 /// Values that are at the edge of what can be meant, or beyond.
@@ -148,46 +163,52 @@ pub(super) fn changed(document: &Value, changes: &[Change]) -> Vec<u8> {
                 bytes.splice(start..end, with.iter().copied());
             }
             Change::Cut(place) => bytes.truncate(place.index(bytes.len() + 1)),
-            Change::Replace(..) | Change::Remove(_) | Change::Repeat(..) => {}
+            Change::Replace(..) | Change::At(..) | Change::Remove(_) | Change::Repeat(..) => {}
         }
     }
     bytes
 }
 
 fn change_value(document: &mut Value, change: &Change) {
-    let mut places = Vec::new();
-    collect_places(document, &mut String::new(), &mut places);
-    let (Change::Replace(index, _) | Change::Remove(index) | Change::Repeat(index, _)) = change else {
-        return;
-    };
-    let place = &places[index.index(places.len())];
+    let places = places(document);
+    let at = |index: &Index| places[index.index(places.len())].clone();
     match change {
-        Change::Replace(_, value) => {
-            if let Some(found) = document.pointer_mut(place) {
-                *found = value.clone();
-            }
-        }
-        Change::Remove(_) | Change::Repeat(..) => {
-            let Some((parent, name)) = place.rsplit_once('/') else { return };
-            let times = if let Change::Repeat(_, times) = change { *times } else { 0 };
-            match document.pointer_mut(parent) {
-                Some(Value::Array(items)) => {
-                    let item = items.remove(name.parse().unwrap_or(0));
-                    items.extend(std::iter::repeat_n(item, times));
-                }
-                Some(Value::Object(members)) => {
-                    let found = members.remove(&name.replace("~1", "/").replace("~0", "~"));
-                    members
-                        .extend(found.filter(|_| times > 0).map(|found| (format!("{name}{times}"), found)));
-                }
-                _ => {}
-            }
-        }
+        Change::Replace(index, value) => replace(document, &at(index), value),
+        Change::At(place, value) => replace(document, place, value),
+        Change::Remove(index) => repeat(document, &at(index), 0),
+        Change::Repeat(index, times) => repeat(document, &at(index), *times),
         Change::Bytes(..) | Change::Cut(_) => {}
     }
 }
 
+fn replace(document: &mut Value, place: &str, value: &Value) {
+    if let Some(found) = document.pointer_mut(place) {
+        *found = value.clone();
+    }
+}
+
+fn repeat(document: &mut Value, place: &str, times: usize) {
+    let Some((parent, name)) = place.rsplit_once('/') else { return };
+    match document.pointer_mut(parent) {
+        Some(Value::Array(items)) => {
+            let item = items.remove(name.parse().unwrap_or(0));
+            items.extend(std::iter::repeat_n(item, times));
+        }
+        Some(Value::Object(members)) => {
+            let found = members.remove(&name.replace("~1", "/").replace("~0", "~"));
+            members.extend(found.filter(|_| times > 0).map(|found| (format!("{name}{times}"), found)));
+        }
+        _ => {}
+    }
+}
+
 /// The JSON pointer of every value in it, its own included.
+pub(super) fn places(document: &Value) -> Vec<String> {
+    let mut places = Vec::new();
+    collect_places(document, &mut String::new(), &mut places);
+    places
+}
+
 fn collect_places(value: &Value, place: &mut String, places: &mut Vec<String>) {
     places.push(place.clone());
     let length = place.len();

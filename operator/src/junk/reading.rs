@@ -14,19 +14,22 @@ use scriptrunner_api::{
     result,
     session::{FromRunner, ToRunner},
     snapshot::{MAX_MESSAGE_BYTES, Snapshot},
-    v1alpha1::ScriptRunner,
+    text::is_harmful,
+    v1alpha1::{ScriptRunner, ScriptRunnerStatus},
 };
 use scriptrunner_core::{
     observed::{
-        ContainerFacts, NodeFacts, ObjectFacts, Observed, PodFacts, PolicyProof, SessionFacts, StoredStatus,
-        requested_by,
+        ConfigMapFacts, ContainerFacts, NodeFacts, ObjectFacts, Observed, PodFacts, PolicyProof,
+        SessionFacts, StoredStatus, requested_by,
     },
-    plan::plan,
+    plan::{Action, plan},
     pod::PodSettings,
     results::{Beside, pod_state},
     status::{events::notices, patch::diff, size::stored_bytes},
     validate::{AllowedImages, Sources, validate},
 };
+
+use serde_json::Value;
 
 use crate::{guarded::Guarded, watches::slim::Slimmed};
 
@@ -155,17 +158,53 @@ fn plan_with(
         sources: Sources::default(),
         policy_proof: PolicyProof::Proven { since: Timestamp::UNIX_EPOCH },
     };
+    plan_on(object, &mut observed, now);
+    // As it is after an edit that begins a run.
+    observed.object.spec.args.push("edited".to_owned());
+    observed.object.generation = observed.object.generation.saturating_add(1);
+    plan_on(object, &mut observed, now);
+}
+
+/// Stores what is planned and plans again, a few times.
+fn plan_on(object: &ScriptRunner, observed: &mut Observed, now: Timestamp) {
     let valid = validate(&observed.object.spec, &observed.sources);
-    for _ in 0..3 {
-        let planned = plan(&valid, &observed, &settings(), now);
+    for _ in 0..2 {
+        let planned = plan(&valid, observed, &settings(), now);
         let Some(status) = planned.status else { return };
         let previous = observed.previous.as_deref();
+        // What an administrator wrote into a status is not this one's to mend.
+        if previous.is_none_or(is_storable) {
+            assert!(is_storable(&status), "{}", serde_json::to_string(&status).unwrap_or_default());
+        }
         let _ = (diff(previous, &status, "uid", "7"), notices(previous, &status), stored_bytes(&status));
-        let mut next = (**object).clone();
+        let mut next = object.clone();
         next.status = Some(status);
         observed.previous = StoredStatus::of(&Arc::new(next));
         observed.known_answers = planned.answers;
+        for action in planned.actions {
+            if let Action::CreateConfigMap(made) = action {
+                observed.config_maps.extend(ConfigMapFacts::of(&made.metadata));
+            }
+        }
     }
+}
+
+/// Whether the API server keeps the status as it is, and whoever reads it is safe: its integers have 64 bits with a sign.
+fn is_storable(status: &ScriptRunnerStatus) -> bool {
+    fn is_whole(value: &Value) -> bool {
+        match value {
+            Value::Null | Value::Bool(_) => true,
+            Value::Number(number) => number.is_i64() || !number.is_u64(),
+            Value::String(text) => !text.chars().any(is_harmful),
+            Value::Array(items) => items.iter().all(is_whole),
+            Value::Object(members) => {
+                members.iter().all(|(name, member)| !name.chars().any(is_harmful) && is_whole(member))
+            }
+        }
+    }
+    // The UID is the API server's.
+    let status = ScriptRunnerStatus { object_uid: None, ..status.clone() };
+    serde_json::to_value(status).is_ok_and(|value| is_whole(&value))
 }
 
 fn settings() -> PodSettings {
