@@ -79,7 +79,10 @@ choose_base() {
   [[ -z $(image_id "$BASE") ]] || return 0
   # Where the other base has been made before, a registry is not waited for long.
   [[ -z $(image_id "$debian") ]] || seconds=15
-  if pull_base "$seconds"; then return; fi
+  if pull_base "$seconds"; then
+    [[ $BASE == *@sha256:* ]] || note "the base $BASE is what its tag means today; a release names it by digest (docs/supply.md)"
+    return
+  fi
   step "no image registry answers for $BASE: using a Debian base made with debootstrap"
   BASE=$debian
   [[ -n $(image_id "$BASE") ]] || make_debian_base

@@ -134,6 +134,9 @@ layer_faults() {
   run_cluster_tests scriptrunner-testcluster e2e --ignored twenty_kills
   step "exhaustive properties"
   cargo test --quiet --release --package scriptrunner-core --package scriptrunner-api --locked -- --ignored exhaustive
+  step "ten minutes of junk"
+  # Not in release: there numbers that overflow wrap in silence.
+  cargo test --quiet --package scriptrunner-operator --lib --locked -- --ignored --nocapture exhaustive_junk
 }
 
 # Also for a cluster that an earlier layer has started.

@@ -220,15 +220,9 @@ fn collect_places(value: &Value, place: &mut String, places: &mut Vec<String>) {
     };
     match value {
         Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                inner(&index.to_string(), item);
-            }
+            items.iter().enumerate().for_each(|(index, item)| inner(&index.to_string(), item));
         }
-        Value::Object(members) => {
-            for (name, member) in members {
-                inner(name, member);
-            }
-        }
+        Value::Object(members) => members.iter().for_each(|(name, member)| inner(name, member)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
