@@ -90,11 +90,12 @@ async fn what_scripts_print_and_leave_does_nothing_to_readers() {
 async fn what_users_ask_for_does_nothing_to_readers() {
     beside_others("harmless::users", &[], async |stage| {
         let node = stage.some_node();
-        // No program can be given a NUL, so this ends in whatever the kubelet says of it.
+        // No program can be given a NUL: the runtime says so, quoting the value, and the kubelet says what it said.
         let value = format!("\0{}", texts().collect::<String>());
         let spec = json!({"nodeNames": [node], "script": "1", "podStartDeadlineSeconds": 30,
             "env": [{"name": "SAID", "value": value}]});
-        stage.submit("environment", spec).await.until_failed().await;
+        let object = stage.submit("environment", spec).await.until_failed().await;
+        assert_eq!(state(&object, &node), ("Failed", "ContainerNotStarted"));
         let interpreter: String = format!("/none/{value}").replace('\0', "").chars().take(1000).collect();
         let spec = json!({"nodeNames": [node], "script": "1", "interpreter": [interpreter]});
         let object = stage.submit("interpreter", spec).await.until_failed().await;
