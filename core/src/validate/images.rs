@@ -82,9 +82,9 @@ impl fmt::Display for AllowedImages {
             match allowed {
                 Allowed::Below(prefix) => write!(formatter, "{separator}{prefix}*")?,
                 Allowed::Image(Name { repository, tag, digest }) => {
-                    let tag = tag.as_ref().map_or_else(String::new, |tag| format!(":{tag}"));
-                    let digest = digest.as_ref().map_or_else(String::new, |digest| format!("@{digest}"));
-                    write!(formatter, "{separator}{repository}{tag}{digest}")?;
+                    write!(formatter, "{separator}{repository}")?;
+                    tag.iter().try_for_each(|tag| write!(formatter, ":{tag}"))?;
+                    digest.iter().try_for_each(|digest| write!(formatter, "@{digest}"))?;
                 }
             }
         }
