@@ -77,7 +77,7 @@ async fn what_scripts_print_and_leave_does_nothing_to_readers() {
         wait::until("the Event of the failed node", PATIENCE, async |seen| {
             let notes: Vec<_> = events(&stage).await.into_iter().filter_map(|event| event.note).collect();
             seen.note(format!("{notes:?}"));
-            Ok::<_, kube::Error>(notes.iter().any(|note| note.contains("scriptrunner_leader")).then_some(()))
+            Ok::<_, kube::Error>(notes.iter().any(|note| note.contains("exit code 3")).then_some(()))
         })
         .await
         .unwrap();
