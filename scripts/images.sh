@@ -200,6 +200,9 @@ build_runner() {
   fi
   build_image "$ROOT/Dockerfile.runner" "$1" "$ROOT" "${arguments[@]}" 2>/dev/null && return
   mv "$(build_log "$1")" "$(build_log "$1-with-uv")"
+  # Another file than the one that is pinned is no reason to go on without it.
+  ! grep -q "DO NOT MATCH THE HASHES" "$(build_log "$1-with-uv")" ||
+    fail "uv is not the file that Dockerfile.runner pins" "see $(build_log "$1-with-uv"), and do not use that index"
   note "uv could not be put into the image ($(build_log "$1-with-uv")): dependencies will be installed with pip, slower"
   INCOMPLETE=yes
   build_image "$ROOT/Dockerfile.runner" "$1" "$ROOT" "${arguments[@]}" --build-arg UV_VERSION=

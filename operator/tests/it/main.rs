@@ -10,6 +10,7 @@ mod audit;
 mod built;
 mod children;
 mod cluster;
+mod cost;
 mod crd;
 mod door;
 mod faults;
