@@ -331,10 +331,13 @@ pub(super) fn enforce_start_deadlines(
     }
 }
 
-/// What may be missing of a pod that was not started: the kubelet says which volume it waits for in Events only.
+/// What may be missing of a pod that was not started: the kubelet waits for the volumes that are mounted, and says which in
+/// Events only.
 fn what_volumes_need(run: &ValidRun) -> String {
     let is_required = |optional: Option<bool>| optional != Some(true);
-    let needs = run.pinned.volumes.iter().filter_map(|volume| {
+    let is_mounted =
+        |volume: &&Volume| run.pinned.volume_mounts.iter().any(|mount| mount.name == volume.name);
+    let needs = run.pinned.volumes.iter().filter(is_mounted).filter_map(|volume| {
         let Volume { name: _, config_map, secret, empty_dir: _, persistent_volume_claim, ephemeral: _ } =
             volume;
         let config_map = config_map.as_ref().filter(|volume| is_required(volume.optional));

@@ -588,7 +588,7 @@ fn pods_of_a_namesake_hold_the_node() {
 
 #[test]
 fn a_pod_that_does_not_start_names_what_its_volumes_need() {
-    let volumes = "volumes: [{name: a, configMap: {name: settings}}, {name: b, secret: {secretName: key}}, {name: c, secret: {secretName: may-miss, optional: true}}, {name: d, persistentVolumeClaim: {claimName: data}}, {name: e, emptyDir: {}}]";
+    let volumes = "volumes: [{name: a, configMap: {name: settings}}, {name: b, secret: {secretName: key}}, {name: c, secret: {secretName: may-miss, optional: true}}, {name: d, persistentVolumeClaim: {claimName: data}}, {name: e, emptyDir: {}}, {name: f, secret: {secretName: elsewhere}}], volumeMounts: [{name: a, mountPath: /a}, {name: b, mountPath: /b}, {name: c, mountPath: /c}, {name: d, mountPath: /d}, {name: e, mountPath: /e}]";
     let told = |template: &str| {
         let mut toy = Toy::new(
             &format!(
@@ -603,6 +603,7 @@ fn a_pod_that_does_not_start_names_what_its_volumes_need() {
     };
     let message = told(volumes);
     assert!(message.contains("ConfigMap \"settings\", Secret \"key\", claim \"data\": look"), "{message}");
+    assert!(!message.contains("elsewhere"), "nothing waits for what is not mounted: {message}");
     assert!(!told("").contains("volumes"));
 }
 

@@ -139,7 +139,9 @@ async fn what_a_pod_names_and_is_not_there_is_told() {
         let from = json!({"envFrom": [{"configMapRef": {"name": "no-config-map"}}]});
         let from = stage.submit("from", with(from)).await;
         let volumes = json!([{"name": "a", "secret": {"secretName": "no-volume"}}]);
-        let volume = stage.submit("volume", with(json!({"podTemplate": {"volumes": volumes}}))).await;
+        let mounts = json!([{"name": "a", "mountPath": "/a"}]);
+        let template = json!({"podTemplate": {"volumes": volumes, "volumeMounts": mounts}});
+        let volume = stage.submit("volume", with(template)).await;
         let optional =
             json!({"envFrom": [{"prefix": "A_", "secretRef": {"name": "no-secret", "optional": true}}]});
         let optional = stage.submit("optional", with(optional)).await;
