@@ -15,7 +15,9 @@ use serde_json::Value;
 use crate::cluster::cluster;
 
 /// Rights that a cluster without faults may never see in use, each with the reason that keeps it on the list.
-const RARE: [(&str, &str); 2] = [
+const RARE: [(&str, &str); 4] = [
+    ("get pods", "a pod that vanishes from the watch, or whose name is taken"),
+    ("update secrets", "a certificate that is about to end, or a Secret that cannot be read"),
     ("patch events", "an Event that repeats within minutes"),
     ("get configmaps", "inputs that an operator made just before it died"),
 ];
