@@ -119,32 +119,36 @@ pub(super) fn entering() -> ValidatingAdmissionPolicy {
     )
 }
 
-/// The termination message is a result: only the kubelet of the pod's node writes it. Not for clusters whose nodes are
-/// played.
+/// Controllers that say that a pod has failed whose node is gone.
+const COLLECTORS: [&str; 2] =
+    ["system:serviceaccount:kube-system:pod-garbage-collector", "system:kube-controller-manager"];
+
+/// How a runner ended is a result: only the kubelet of the pod's node says it, and of a pod without a node the garbage collector
+/// that it has failed. Not for clusters whose nodes are played.
 pub(super) fn outcome() -> ValidatingAdmissionPolicy {
     // One of an init container's is a result too: without the runner beside its image a script cannot start.
-    let statuses = |object: &str| {
-        ["containerStatuses", "initContainerStatuses"]
-            .map(|list| format!("{object}.?status.?{list}.orValue([])"))
+    let differs = |fields: &[&str], none: &str| {
+        let of = |object: &str, field: &str| format!("{object}.?status.?{field}.orValue({none})");
+        let differs = |field: &&str| format!("{} != {}", of("object", field), of("oldObject", field));
+        fields.iter().map(differs).collect::<Vec<_>>().join("\n|| ")
     };
-    let differs = statuses("object")
-        .into_iter()
-        .zip(statuses("oldObject"))
-        .map(|(new, old)| format!("{new} != {old}"))
-        .collect::<Vec<_>>()
-        .join("\n|| ");
+    let containers = differs(&["containerStatuses", "initContainerStatuses"], "[]");
+    let words = differs(&["phase", "reason", "message"], "''");
+    let collectors = COLLECTORS.map(|user| format!("'{user}'")).join(", ");
     policy(
         POD_OUTCOME,
         ValidatingAdmissionPolicySpec {
             match_constraints: Some(matching(None, &rule("", "v1", &["UPDATE"], &["pods/status"]))),
             match_conditions: Some(vec![
                 when("ours", is_runner_pod("oldObject.metadata.name")),
-                when("outcome", differs),
+                when("outcome", format!("{containers}\n|| {words}")),
             ]),
             validations: Some(vec![demand(
                 POD_OUTCOME,
-                "only the kubelet of its node says how a runner pod's containers are",
-                "request.userInfo.username == 'system:node:' + object.spec.?nodeName.orValue('')",
+                "only the kubelet of its node says how a runner pod and its containers are",
+                &format!(
+                    "request.userInfo.username == 'system:node:' + object.spec.?nodeName.orValue('')\n|| request.userInfo.username in [{collectors}] && !({containers})"
+                ),
             )]),
             ..Default::default()
         },

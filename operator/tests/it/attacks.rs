@@ -289,6 +289,8 @@ async fn only_the_kubelet_says_how_a_runner_ended() {
         let attempts = [
             Attempt::edit("owner", "writes a result", &path, ended),
             Attempt::edit("owner", "writes why it cannot start", &path, waits),
+            Attempt::edit("owner", "calls it failed", &path, json!({"status": {"phase": "Failed"}})),
+            Attempt::edit("owner", "calls it evicted", &path, json!({"status": {"reason": "Evicted"}})),
         ];
         place.is_stopped_by(&[POD_OUTCOME], &attempts).await;
     })
