@@ -98,7 +98,10 @@ apply_definitions() {
 
 # Kubernetes 1.36 and newer do.
 serves_mutating_policies() {
-  "${KUBECTL[@]}" get --raw /apis/admissionregistration.k8s.io/v1 | grep -q '"mutatingadmissionpolicies"'
+  local served
+  served=$("${KUBECTL[@]}" get --raw /apis/admissionregistration.k8s.io/v1) ||
+    fail "the API server does not say which kinds of policies it serves" "kubectl's message is above"
+  [[ $served == *'"mutatingadmissionpolicies"'* ]]
 }
 
 # install_scriptrunner: crds/ and deploy/, and waits until the operator is ready.

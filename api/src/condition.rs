@@ -54,8 +54,8 @@ pub struct Verdict {
     pub message: String,
 }
 
-/// Sets the condition, keeping the list's order. Its message is made harmless, whoever had a say in it. `lastTransitionTime` changes only when the status flips
-/// (Kubernetes API conventions, "Typical status properties").
+/// Sets the condition, keeping the list's order. Its message is made harmless, whoever had a say in it. `lastTransitionTime`
+/// changes only when the status flips (Kubernetes API conventions, "Typical status properties").
 pub fn set_condition(
     conditions: &mut Vec<Condition>,
     verdict: &Verdict,

@@ -15,7 +15,7 @@ use k8s_openapi::{
 use scriptrunner_api::{
     labels,
     snapshot::Snapshot,
-    text::{head, make_harmless},
+    text::{head, one_line},
     v1alpha1::{ScriptRunner, ScriptRunnerSpec, ScriptRunnerStatus},
 };
 
@@ -167,7 +167,7 @@ pub struct ObjectFacts {
 /// only where admission guards it the annotation is a name.
 pub fn requested_by(metadata: &ObjectMeta) -> Option<String> {
     let name = metadata.annotations.as_ref()?.get(labels::REQUESTED_BY)?;
-    let harmless = make_harmless(head(name, MAX_REQUESTER_BYTES).as_bytes()).replace(['\n', '\t'], " ");
+    let harmless = one_line(head(name, MAX_REQUESTER_BYTES));
     Some(head(&harmless, MAX_REQUESTER_BYTES).to_owned()).filter(|name| !name.is_empty())
 }
 

@@ -185,7 +185,8 @@ impl Proofs {
             Since::Known(since) if known.record.as_ref() == Some(&with(since)) => Ok((known, since)),
             Since::Known(since) => Ok((self.write(&known, with(since)).await?, since)),
             Since::Now => {
-                // The API server's clock says when objects were created, so its clock says when this was.
+                // The API server's clock says when objects were created, so its clock says when this was. A write that changes
+                // nothing does not tell it, and conditions have the operator's own clock, so the later of the two counts.
                 let (begun, told) = self.write_and_tell(&known, record.clone()).await?;
                 let now = told.into_iter().chain([Timestamp::now()]).max().unwrap_or(Timestamp::MAX);
                 Ok((self.write(&begun, with(now)).await?, now))

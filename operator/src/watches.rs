@@ -91,8 +91,8 @@ fn owner_ref(namespace: &str, name: &str) -> Trigger {
     Trigger::One(object_ref(namespace, name))
 }
 
-/// Watches everything of a kind, for ever, in the whole cluster or in several namespaces. Whatever ends the watch, it goes on from the version that it has reached; only if
-/// the API server does not know that version any more is everything listed again.
+/// Watches everything of a kind, for ever, in the whole cluster or in several namespaces. Whatever ends the watch, it goes on
+/// from the version that it has reached; only if the API server does not know that version any more is everything listed again.
 pub fn watch_all<K>(
     apis: Vec<Api<K>>,
     selector: Option<&str>,

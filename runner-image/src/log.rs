@@ -2,7 +2,7 @@
 
 use std::{io::Write, time::Duration};
 
-use scriptrunner_api::text::one_line;
+use scriptrunner_api::text::{head, one_line};
 
 use crate::poll::is_writable;
 
@@ -16,9 +16,8 @@ pub(crate) fn line(text: &str) {
     if !is_writable(&stderr, PATIENCE) {
         return;
     }
-    let mut line = format!("scriptrunner: {}", one_line(text)).into_bytes();
-    line.truncate(MAX_LINE_BYTES - 1);
-    line.push(b'\n');
+    let text = format!("scriptrunner: {}", one_line(text));
+    let line = format!("{}\n", head(&text, MAX_LINE_BYTES - 1));
     // There is nobody left to tell.
-    let _ = stderr.write_all(&line);
+    let _ = stderr.write_all(line.as_bytes());
 }

@@ -1,3 +1,5 @@
+//! Tests of the log: each event is one harmless line.
+
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},

@@ -110,11 +110,15 @@ async fn await_canary(client: &Client, expected: Answer) {
     bindings.create(&PostParams::default(), &role).await.unwrap();
     let api: Api<ScriptRunner> = Api::namespaced(acting_as(&operator_user(), &[]).await, namespace);
     let object = script_runner("canary", "Privileged", &json!([]));
-    ask("the operator makes a privileged object", expected, async || {
+    let asking = ask("the operator makes a privileged object", expected, async || {
         api.create(&dry_create(), &object).await.map(drop)
-    })
-    .await;
+    });
+    let outcome = AssertUnwindSafe(asking).catch_unwind().await;
+    // Nobody keeps these rights, also when the test fails.
     bindings.delete("canary", &DeleteParams::default()).await.unwrap();
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
 }
 
 impl Place {

@@ -95,7 +95,8 @@ fn a_stamp_is_one_short_line_whatever_stands_in_it() {
         requested_by(&ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() })
     };
     assert_eq!(stamped("system:serviceaccount:a:b").as_deref(), Some("system:serviceaccount:a:b"));
-    assert_eq!(stamped("a\nb\t\u{1b}[1m").as_deref(), Some("a b \u{241b}[1m"));
+    assert_eq!(stamped("a\nb\t\u{1b}[1m").as_deref(), Some("a\\nb\t\u{241b}[1m"));
+    assert_ne!(stamped("a\nb"), stamped("a b"), "two names stay two");
     assert_eq!(stamped(""), None);
     assert_eq!(requested_by(&ObjectMeta::default()), None);
     for flood in ["x", "\u{1b}", "\u{85}", "🦀"] {
