@@ -90,7 +90,7 @@ pub fn files() -> Vec<File> {
         })
         .collect();
     files.push(file("deploy/00-namespace.yaml", &[yaml::document(&namespace())]));
-    files.push(file("deploy/10-rbac.yaml", &rbac_documents()));
+    files.push(file("deploy/10-rbac.yaml", &rbac_documents(rbac::CLUSTER, rbac::OWN_NAMESPACE)));
     files.push(file("deploy/15-roles.yaml", &role_documents()));
     files.push(file("deploy/20-policies.yaml", &policy_documents()));
     files.push(file("deploy/25-service.yaml", &[yaml::document(&service())]));
@@ -158,7 +158,8 @@ fn service() -> Service {
     }
 }
 
-fn rbac_documents() -> Vec<String> {
+/// The account, its roles for the cluster and for its own namespace, and what binds them.
+fn rbac_documents(of_cluster: &[rbac::Rule], of_own_namespace: &[rbac::Rule]) -> Vec<String> {
     let account = ServiceAccount { metadata: named(true), ..Default::default() };
     let cluster_binding = ClusterRoleBinding {
         metadata: named(false),
@@ -169,9 +170,9 @@ fn rbac_documents() -> Vec<String> {
         RoleBinding { metadata: named(true), role_ref: role_ref("Role"), subjects: Some(vec![subject()]) };
     vec![
         yaml::document(&account),
-        yaml::role("ClusterRole", OPERATOR, None, rbac::CLUSTER),
+        yaml::role("ClusterRole", OPERATOR, None, of_cluster),
         yaml::document(&cluster_binding),
-        yaml::role("Role", OPERATOR, Some(NAMESPACE), rbac::OWN_NAMESPACE),
+        yaml::role("Role", OPERATOR, Some(NAMESPACE), of_own_namespace),
         yaml::document(&binding),
     ]
 }

@@ -1,36 +1,19 @@
 //! Rights of an operator that is for some namespaces only (`--watch-namespaces`), under the same names as those of one that is
 //! for all, so that applying the one takes back the other. Pure.
 
-use k8s_openapi::{
-    api::{
-        core::v1::ServiceAccount,
-        rbac::v1::{ClusterRoleBinding, RoleBinding},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{api::rbac::v1::RoleBinding, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
-use super::{NAMESPACE, OPERATOR, named, role_ref, subject, yaml};
+use super::{OPERATOR, role_ref, subject, yaml};
 use crate::rbac;
 
 /// In place of `deploy/10-rbac.yaml`.
 pub(super) fn rbac_documents() -> Vec<String> {
-    let account = ServiceAccount { metadata: named(true), ..Default::default() };
-    let cluster_binding = ClusterRoleBinding {
-        metadata: named(false),
-        role_ref: role_ref("ClusterRole"),
-        subjects: Some(vec![subject()]),
-    };
-    let binding =
-        RoleBinding { metadata: named(true), role_ref: role_ref("Role"), subjects: Some(vec![subject()]) };
-    vec![
-        yaml::comment(
-            "In place of deploy/10-rbac.yaml, for an operator with --watch-namespaces: what it may do in the whole cluster and in its own namespace. Its rights in the namespaces that it watches are in each-namespace.yaml.",
-        ) + &yaml::document(&account),
-        yaml::role("ClusterRole", OPERATOR, None, &rbac::in_no_namespace()),
-        yaml::document(&cluster_binding),
-        yaml::role("Role", OPERATOR, Some(NAMESPACE), &rbac::in_own_namespace()),
-        yaml::document(&binding),
-    ]
+    let mut documents = super::rbac_documents(&rbac::in_no_namespace(), &rbac::in_own_namespace());
+    let comment = yaml::comment(
+        "In place of deploy/10-rbac.yaml, for an operator with --watch-namespaces: what it may do in the whole cluster and in its own namespace. Its rights in the namespaces that it watches are in each-namespace.yaml.",
+    );
+    documents[0].insert_str(0, &comment);
+    documents
 }
 
 /// For each namespace that it watches. No namespace stands in it: `kubectl apply --namespace` gives it.
