@@ -28,6 +28,9 @@ const STORED: &str = "its outcome is stored";
 /// Nothing is known of the pod's node that is of the pod's run.
 const LEFT: &str = "its node is no longer part of the run";
 
+/// Another Node has the name of the pod's, and waits for the pod to be gone.
+const REPLACED: &str = "its node was replaced by another of the same name";
+
 /// Every pod: the object is being deleted, and the garbage collector takes its time.
 pub(super) fn delete_everything(observed: &Observed) -> Vec<Action> {
     observed
@@ -56,11 +59,16 @@ pub(super) fn surplus(
         now: draft.now,
         warm,
     };
-    let mut entries = InStep::new(&stored.nodes);
+    let (mut entries, mut nodes) = (InStep::new(&stored.nodes), InStep::new(&observed.nodes));
     let mut actions = Vec::new();
     for runner in runners.all().iter().filter(|runner| is_deletable(runner.pod)) {
         let stored = entries.get(&runner.pod.node).filter(|stored| stored.node_id == runner.pod.node_id);
         if stored.is_none() && is_unrecorded(runner, draft) {
+            continue;
+        }
+        let is_replaced = nodes.get(&runner.pod.node).is_some_and(|node| node.id != runner.pod.node_id);
+        if stored.is_none() && is_replaced {
+            actions.push(delete(runner.pod, REPLACED));
             continue;
         }
         if stored.is_some_and(|stored| brings_late_answer(runner, stored, draft)) {

@@ -107,7 +107,7 @@ fn admit_unrecorded(draft: &mut Draft<'_>, observed: &Observed, runners: &Runner
         let node = observed.nodes.get(&pod.node);
         match entry {
             // The size limit costs entries of gone nodes first: one that it has cost does not come back.
-            None => node.map_or(!pod.has_ended() || !is_cut, |node| node.id == pod.node_id),
+            None => node.is_some_and(|node| node.id == pod.node_id) || !pod.has_ended() || !is_cut,
             Some(entry) if entry.node_id == pod.node_id => entry.run < number,
             Some(_) => node.is_some_and(|node| node.id == pod.node_id),
         }

@@ -556,6 +556,49 @@ fn a_pod_that_no_entry_is_of_makes_its_node_part_of_the_run() {
     }
 }
 
+/// A pod is made for a node that came into the sample late, the process dies before the entry is stored, and another Node
+/// takes the node's name.
+#[test]
+fn a_pod_that_no_entry_is_of_keeps_its_place_in_the_sample_when_its_node_is_replaced() {
+    for has_started in [false, true] {
+        let mut toy = Toy::new(&everywhere("nodeSample: 1"), 2);
+        toy.step();
+        let first = toy.status().nodes.keys().next().unwrap().clone();
+        let second = if first == "n1" { "n2" } else { "n1" };
+        toy.node(&first).taints.push(taint("t", "", "NoExecute"));
+        toy.crash_after = Some(1);
+        toy.step();
+        assert_eq!(toy.nodes_with_pods(), BTreeSet::from([second.to_owned()]));
+        assert!(!toy.status().nodes.contains_key(second));
+        if has_started {
+            toy.start(second);
+        }
+        toy.replace_node(second, "made-later");
+        toy.node(&first).taints.clear();
+        toy.settle();
+        assert_eq!((toy.told(second), toy.created), (("Unknown", "NodeGone"), 1));
+        assert!(toy.pod(second).deleting);
+    }
+}
+
+#[test]
+fn the_pod_of_a_replaced_node_makes_room_for_that_of_the_new_one() {
+    for has_started in [false, true] {
+        let mut toy = Toy::new(&everywhere(""), 1);
+        toy.settle();
+        if has_started {
+            toy.start("n1");
+        }
+        toy.replace_node("n1", "made-later");
+        toy.settle();
+        assert_eq!((toy.pod("n1").deleting, toy.created), (true, 1), "nothing starts beside it");
+        toy.pod("n1").presence = Presence::Gone;
+        toy.settle();
+        let newest = toy.observed.pods.last().unwrap();
+        assert_eq!((newest.node_uid.as_str(), toy.created), ("made-later", 2));
+    }
+}
+
 /// Specs that differ only in where they run.
 const SPECS: [&str; 9] = [
     "{script: x, nodeLabelSelector: {}}",

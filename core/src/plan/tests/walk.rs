@@ -263,7 +263,14 @@ impl Walk {
         self.toy.observed.since = self.toy.now;
         self.toy.observed.known_answers.clear();
         let gone = self.toy.observed.pods.extract_if(.., |pod| pod.presence == Presence::Gone);
+        let stored = self.toy.observed.previous.as_ref();
         for pod in gone {
+            let entry = stored.and_then(|status| status.nodes.get(&pod.node));
+            if entry.is_none_or(|entry| (entry.run, entry.attempts) < (pod.run, pod.attempt)) {
+                // Nothing tells it from a pod that was never made, so the next one has its attempt again.
+                let of_pod = (&pod.node, pod.run, pod.attempt);
+                self.serials.retain(|(node, run, attempt, _)| (node, *run, *attempt) != of_pod);
+            }
             self.hidden.entry(pod.node.clone()).or_default().insert(pod.uid.clone());
         }
     }
