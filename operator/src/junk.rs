@@ -72,7 +72,8 @@ fn try_out(case: &Case) -> Result<Read, TestCaseError> {
 
 fn try_many(count: u32) -> Read {
     // What fails is printed as small as it can be; make it a test of its own.
-    let config = Config { cases: count, failure_persistence: None, ..Config::default() };
+    let config =
+        Config { cases: count, failure_persistence: None, max_shrink_time: 60_000, ..Config::default() };
     let mut runner = TestRunner::new(config);
     let total = std::cell::RefCell::new(Read::default());
     let outcome = runner.run(&cases(), |case| {

@@ -4,6 +4,9 @@ use proptest::{prelude::*, sample::Index};
 use scriptrunner_api::hostile::{documents, texts};
 use serde_json::{Value, json};
 
+/// A request that is larger is refused by API servers (`MaxRequestBodyBytes`), and so is never read by us.
+const MOST_REPEATED_BYTES: usize = 3 << 20;
+
 /// One change of a document.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
@@ -13,7 +16,7 @@ pub(super) enum Change {
     At(String, Value),
     /// A member or an item less.
     Remove(Index),
-    /// An item many times, or a member under another name.
+    /// An item many times, as far as an API server takes that, or a member under another name.
     Repeat(Index, usize),
     /// Bytes in the place of some; changes of bytes come last, and every change after one is of bytes.
     Bytes(Index, usize, Vec<u8>),
@@ -192,6 +195,7 @@ fn repeat(document: &mut Value, place: &str, times: usize) {
     match document.pointer_mut(parent) {
         Some(Value::Array(items)) => {
             let item = items.remove(name.parse().unwrap_or(0));
+            let times = times.min(MOST_REPEATED_BYTES / item.to_string().len());
             items.extend(std::iter::repeat_n(item, times));
         }
         Some(Value::Object(members)) => {
