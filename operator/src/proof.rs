@@ -21,13 +21,13 @@ use k8s_openapi::{
         admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
         core::v1::ConfigMap,
     },
-    jiff::Timestamp,
+    jiff::{SignedDuration, Timestamp},
 };
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt,
     api::{ApiResource, DynamicObject, ObjectMeta, PostParams},
 };
-use scriptrunner_api::v1alpha1::ScriptRunner;
+use scriptrunner_api::{labels, v1alpha1::ScriptRunner};
 use scriptrunner_core::observed::PolicyProof;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -35,9 +35,9 @@ use tokio::sync::{Mutex, watch};
 
 use self::{
     compare::difference,
-    record::{Mark, Record, Since},
+    record::{ENFORCED_AFTER, Mark, Record, Since},
 };
-use crate::{metrics::Metrics, policies};
+use crate::{manifests::operator_user, metrics::Metrics, policies};
 
 /// Name of the ConfigMap that keeps since when the policies hold.
 pub const RECORD_NAME: &str = "scriptrunner-policy-proof";
@@ -178,13 +178,19 @@ impl Proofs {
         self.write(&known, nothing).await
     }
 
-    /// Stores what was proven, with the time from which it holds.
+    /// Stores what was proven, with the time from which it holds, and answers only then: before that, some API server may
+    /// take in what no policy has judged, and what is seen of an object says nothing.
     async fn keep(&self, known: Kept, record: Record, since: Since) -> Result<(Kept, Timestamp), Unknown> {
         let with = |since| Record { since: Some(since), ..record.clone() };
         match since {
             Since::Known(since) if known.record.as_ref() == Some(&with(since)) => Ok((known, since)),
-            Since::Known(since) => Ok((self.write(&known, with(since)).await?, since)),
+            Since::Known(since) => {
+                let left = Timestamp::now().duration_until(since).clamp(SignedDuration::ZERO, ENFORCED_AFTER);
+                tokio::time::sleep(left.unsigned_abs()).await;
+                Ok((self.write(&known, with(since)).await?, since))
+            }
             Since::Now => {
+                tokio::time::sleep(ENFORCED_AFTER.unsigned_abs()).await;
                 // The API server's clock says when objects were created, so its clock says when this was. A write that changes
                 // nothing does not tell it, and conditions have the operator's own clock, so the later of the two counts.
                 let (begun, told) = self.write_and_tell(&known, record.clone()).await?;
@@ -313,7 +319,10 @@ impl Proofs {
         let spec = json!({"script": "true", "nodeNames": [CANARY], "mode": "Privileged", "parallelism": 1,
             "executionDeadlineSeconds": 1});
         let spec = serde_json::from_value(spec).map_err(|error| Unknown(error.to_string()))?;
-        self.try_canary(policies::SPEC, "a privileged ScriptRunner", &ScriptRunner::new(CANARY, spec)).await
+        let mut canary = ScriptRunner::new(CANARY, spec);
+        // Without it another policy may refuse the canary first (`requested_by.rs`).
+        canary.annotations_mut().insert(labels::REQUESTED_BY.to_owned(), operator_user());
+        self.try_canary(policies::SPEC, "a privileged ScriptRunner", &canary).await
     }
 
     /// A ConfigMap that belongs to no run, which the operator has no use for.

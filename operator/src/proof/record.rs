@@ -3,8 +3,9 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// How long API servers may take until they enforce a policy that was created.
-const ENFORCED_AFTER: SignedDuration = SignedDuration::from_secs(2);
+/// How long API servers may take until all of them enforce what was created or changed: each reads policies by a watch of its
+/// own.
+pub(super) const ENFORCED_AFTER: SignedDuration = SignedDuration::from_secs(2);
 
 /// An installed policy or binding: what of it shows that it is the same and unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ pub(super) struct Record {
 pub(super) enum Since {
     /// Since then.
     Known(Timestamp),
-    /// Since now: nobody knows what was before.
+    /// Since all API servers enforce what was found now: nobody knows what was before.
     Now,
 }
 

@@ -13,6 +13,7 @@ const CREATED: &str = "2026-01-01T00:00:00Z";
 struct Installed {
     /// Generation of every object, or none where it is deleted.
     generation: Option<i64>,
+    created: String,
     narrowed: bool,
     /// The one that is deleted: a binding or a policy.
     missing: Option<(&'static str, bool)>,
@@ -33,6 +34,7 @@ const OWN_DENIED: (u16, &str) = (
 fn installed() -> Installed {
     Installed {
         generation: Some(1),
+        created: CREATED.to_owned(),
         narrowed: false,
         missing: None,
         canary: DENIED,
@@ -46,7 +48,8 @@ fn object(installed: &Installed, name: &str, is_binding: bool) -> Answer {
     let Some(generation) = installed.generation.filter(|_| !is_missing) else {
         return failure(404, "NotFound", "not found");
     };
-    let metadata = json!({"name": name, "uid": name, "generation": generation, "creationTimestamp": CREATED});
+    let metadata =
+        json!({"name": name, "uid": name, "generation": generation, "creationTimestamp": installed.created});
     let named = |it: &ObjectMeta| it.name.as_deref() == Some(name);
     let mut spec = if is_binding {
         let found = policies::bindings().into_iter().find(|it| named(&it.metadata)).unwrap();
@@ -136,14 +139,29 @@ async fn policies_that_were_never_edited_hold_since_they_were_created() {
     assert_eq!(writes(&record).len(), 1, "what is stored is not written again");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn edited_ones_without_a_record_hold_since_now_by_the_clock_of_the_api_server() {
     let (proofs, record) = proofs(Installed { generation: Some(2), ..installed() });
+    let asked = tokio::time::Instant::now();
     assert_eq!(ask(&proofs).await, since("2036-01-01T00:00:00Z"));
+    assert!(
+        asked.elapsed() >= Duration::from_secs(2),
+        "another API server may lag behind the one that was asked"
+    );
     assert_eq!(record.all().iter().filter(|it| it.method == Method::PUT).count(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn nothing_is_proven_before_what_was_just_created_is_enforced() {
+    let created = Timestamp::now();
+    let (proofs, _) = proofs(Installed { created: created.to_string(), ..installed() });
+    let asked = tokio::time::Instant::now();
+    let since = created.checked_add(SignedDuration::from_secs(2)).unwrap();
+    assert_eq!(ask(&proofs).await, PolicyProof::Proven { since });
+    assert!(asked.elapsed() > Duration::from_secs(1), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_recorded_is_believed_only_of_the_same_objects() {
     let names = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
     let marks = |generation: i64| {
@@ -174,6 +192,14 @@ async fn whatever_makes_a_policy_inert_is_told() {
     assert!(other.contains("was refused, but not by policy \"scriptrunner-spec\" (cannot"), "{other}");
     let own = why(Installed { own_canary: (403, "cannot create resource"), ..installed() }).await;
     assert!(own.contains("was refused, but not by policy \"scriptrunner-operator\" (cannot"), "{own}");
+}
+
+#[tokio::test]
+async fn no_policy_but_the_one_that_is_tried_refuses_the_canary() {
+    let (proofs, record) = proofs(installed());
+    ask(&proofs).await;
+    let canary = record.all().into_iter().find(|it| it.path.ends_with("/scriptrunners")).unwrap();
+    assert_eq!(canary.body["metadata"]["annotations"], json!({labels::REQUESTED_BY: operator_user()}));
 }
 
 #[tokio::test]
