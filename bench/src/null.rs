@@ -20,7 +20,7 @@ use scriptrunner_api::{
 };
 use scriptrunner_core::{
     observed::{ObjectFacts, requested_by},
-    pod::{PodSettings, SessionSettings, Target, build_config_map, build_pod},
+    pod::{PodSettings, RunnerTimes, SessionSettings, Target, build_config_map, build_pod},
     validate::{AllowedImages, Sources},
     validate::{ValidRun, validate},
 };
@@ -160,13 +160,7 @@ fn settings() -> PodSettings {
         allowed_images: AllowedImages::default(),
         default_memory: Some("256Mi".to_owned()),
         default_ephemeral_storage: Some("1Gi".to_owned()),
-        handover_seconds: 600,
-        linger_seconds: 30,
-        token_lifetime_seconds: 3600,
-        reconnect_seconds: 10,
-        hung_after_seconds: 60,
-        retry_seconds: 10,
-        kept_pod_seconds: 86_400,
+        times: RunnerTimes::DEFAULT,
         session: Some(SessionSettings {
             address: "127.0.0.1:40000".to_owned(),
             name: "scriptrunner-operator.scriptrunner-system.svc".to_owned(),

@@ -48,6 +48,15 @@ pub struct PodSettings {
     pub default_memory: Option<String>,
     /// Ephemeral storage request and limit; none on clusters whose kubelets cannot count it.
     pub default_ephemeral_storage: Option<String>,
+    /// How long what is waited for.
+    pub times: RunnerTimes,
+    /// Where runners find the operator; none if they cannot.
+    pub session: Option<SessionSettings>,
+}
+
+/// How long a runner or its pod is waited for, in seconds: flags of the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunnerTimes {
     /// After how many seconds without a session the pod of an endless repetition ends to hand its results over.
     pub handover_seconds: u32,
     /// How long a runner that has ended waits at most until its answer is stored.
@@ -62,8 +71,19 @@ pub struct PodSettings {
     pub retry_seconds: u32,
     /// How long a failed pod is kept for a look, in seconds from its end.
     pub kept_pod_seconds: u32,
-    /// Where runners find the operator; none if they cannot.
-    pub session: Option<SessionSettings>,
+}
+
+impl RunnerTimes {
+    /// What the flags say if they say nothing.
+    pub const DEFAULT: Self = Self {
+        handover_seconds: 600,
+        linger_seconds: 30,
+        token_lifetime_seconds: 3600,
+        reconnect_seconds: 20,
+        hung_after_seconds: 60,
+        retry_seconds: 10,
+        kept_pod_seconds: 24 * 3600,
+    };
 }
 
 /// Where runners find the operator, and how they know that it is it.

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
-use scriptrunner_core::{pod::PodSettings, validate::AllowedImages};
+use scriptrunner_core::{
+    pod::{PodSettings, RunnerTimes},
+    validate::AllowedImages,
+};
 
 use crate::scope::Scope;
 
@@ -55,28 +58,28 @@ pub struct RunArgs {
     #[arg(long, env = "SCRIPTRUNNER_DEFAULT_EPHEMERAL_STORAGE", default_value = "1Gi")]
     default_ephemeral_storage: String,
     /// After how many seconds without a session the pod of an endless repetition ends to hand its results over.
-    #[arg(long, env = "SCRIPTRUNNER_HANDOVER_SECONDS", default_value_t = 600)]
+    #[arg(long, env = "SCRIPTRUNNER_HANDOVER_SECONDS", default_value_t = RunnerTimes::DEFAULT.handover_seconds)]
     handover_seconds: u32,
     /// How long a runner that has ended waits at most until its answer is stored, in seconds.
-    #[arg(long, env = "SCRIPTRUNNER_LINGER_SECONDS", default_value_t = 30)]
+    #[arg(long, env = "SCRIPTRUNNER_LINGER_SECONDS", default_value_t = RunnerTimes::DEFAULT.linger_seconds)]
     linger_seconds: u32,
     /// How long an idle runner that is not connected is waited for before a new pod replaces its own, in seconds. Its longest pause
     /// between two tries is 15 seconds.
-    #[arg(long, env = "SCRIPTRUNNER_RECONNECT_SECONDS", default_value_t = 20)]
+    #[arg(long, env = "SCRIPTRUNNER_RECONNECT_SECONDS", default_value_t = RunnerTimes::DEFAULT.reconnect_seconds)]
     reconnect_seconds: u32,
     /// How long after the latest possible end of its executions a runner that has not ended is given up, in seconds: its node
     /// becomes `Unknown` with reason `Hung`.
-    #[arg(long, env = "SCRIPTRUNNER_HUNG_AFTER_SECONDS", default_value_t = 60)]
+    #[arg(long, env = "SCRIPTRUNNER_HUNG_AFTER_SECONDS", default_value_t = RunnerTimes::DEFAULT.hung_after_seconds)]
     hung_after_seconds: u32,
     /// How long after its failure a node is first tried again (`backoffLimit`), in seconds; each further time takes twice as
     /// long, at most six minutes.
-    #[arg(long, env = "SCRIPTRUNNER_RETRY_SECONDS", default_value_t = 10)]
+    #[arg(long, env = "SCRIPTRUNNER_RETRY_SECONDS", default_value_t = RunnerTimes::DEFAULT.retry_seconds)]
     retry_seconds: u32,
     /// How long the pod of a failed script is kept for a look, in seconds from its end.
-    #[arg(long, env = "SCRIPTRUNNER_KEPT_POD_SECONDS", default_value_t = 24 * 3600)]
+    #[arg(long, env = "SCRIPTRUNNER_KEPT_POD_SECONDS", default_value_t = RunnerTimes::DEFAULT.kept_pod_seconds)]
     kept_pod_seconds: u32,
     /// How long the token of a runner is valid, in seconds, at least 600; the kubelet renews it before.
-    #[arg(long, env = "SCRIPTRUNNER_TOKEN_LIFETIME_SECONDS", default_value_t = 3600)]
+    #[arg(long, env = "SCRIPTRUNNER_TOKEN_LIFETIME_SECONDS", default_value_t = RunnerTimes::DEFAULT.token_lifetime_seconds)]
     token_lifetime_seconds: u32,
     /// Address that runners' sessions are accepted on.
     #[arg(long, env = "SCRIPTRUNNER_SESSION_LISTEN", default_value = "0.0.0.0:8443")]
@@ -268,13 +271,15 @@ impl RunArgs {
                 default_memory: quantity("--default-memory", default_memory).context("flags")?,
                 default_ephemeral_storage: quantity("--default-ephemeral-storage", default_ephemeral_storage)
                     .context("flags")?,
-                handover_seconds,
-                linger_seconds,
-                token_lifetime_seconds,
-                reconnect_seconds,
-                hung_after_seconds,
-                retry_seconds,
-                kept_pod_seconds,
+                times: RunnerTimes {
+                    handover_seconds,
+                    linger_seconds,
+                    token_lifetime_seconds,
+                    reconnect_seconds,
+                    hung_after_seconds,
+                    retry_seconds,
+                    kept_pod_seconds,
+                },
                 // Known only once the operator has its certificate.
                 session: None,
             },

@@ -55,7 +55,7 @@ pub(super) fn surplus(
     let rules = Rules {
         run: stored_run.number,
         policy: observed.object.spec.pod_cleanup_policy.unwrap_or_default(),
-        kept: SignedDuration::from_secs(i64::from(settings.kept_pod_seconds)),
+        kept: SignedDuration::from_secs(i64::from(settings.times.kept_pod_seconds)),
         now: draft.now,
         warm,
     };

@@ -28,7 +28,7 @@ pub(super) fn give_up(
     settings: &PodSettings,
 ) {
     let (number, now) = (draft.run_number(), draft.now);
-    let rules = Rules { run, since: observed.since, margin: settings.hung_after_seconds };
+    let rules = Rules { run, since: observed.since, margin: settings.times.hung_after_seconds };
     let mut looks = Vec::new();
     let mut walk = runners.walk();
     let entries = draft.status.nodes.iter_mut().filter(|(_, node_entry)| node_entry.run == number);

@@ -267,7 +267,7 @@ fn held_until(node_entry: &NodeStatus, runners: &[Runner<'_>], settings: &PodSet
     match node_entry.node_state() {
         NodeState::Pending if entry::reason(node_entry) == Some(NodeReason::PodRefused) => None,
         NodeState::Pending if entry::reason(node_entry) == Some(NodeReason::BackingOff) => {
-            backed_off_until(node_entry, runner, settings.retry_seconds)
+            backed_off_until(node_entry, runner, settings.times.retry_seconds)
         }
         NodeState::Pending => {
             let delay = SignedDuration::from_secs(1 << newest.attempt.min(10)).min(LONGEST_REPLACEMENT_DELAY);

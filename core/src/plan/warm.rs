@@ -58,7 +58,7 @@ impl Warm {
         Some(Self {
             run: draft.run_number(),
             shape: shape(&observed.object, run, settings)?,
-            patience: SignedDuration::from_secs(i64::from(settings.reconnect_seconds)),
+            patience: SignedDuration::from_secs(i64::from(settings.times.reconnect_seconds)),
             since: observed.since,
             now: draft.now,
         })
@@ -170,7 +170,7 @@ pub(super) fn orders(
     settings: &PodSettings,
 ) -> Vec<Action> {
     let (number, now) = (draft.run_number(), draft.now);
-    let patience = SignedDuration::from_secs(i64::from(settings.reconnect_seconds));
+    let patience = SignedDuration::from_secs(i64::from(settings.times.reconnect_seconds));
     let deadline = SignedDuration::from_secs(i64::from(run.limits.start_deadline_seconds));
     let (mut looks, mut actions) = (Vec::new(), Vec::new());
     let mut walk = runners.walk();

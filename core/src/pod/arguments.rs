@@ -53,13 +53,13 @@ pub(super) fn arguments(valid: &ValidRun, target: &Target, settings: &PodSetting
         for authority in authorities {
             flag("session-authority", authority.clone());
         }
-        flag("linger-seconds", settings.linger_seconds.to_string());
+        flag("linger-seconds", settings.times.linger_seconds.to_string());
         if target.shape.is_some() {
             flag("idle-seconds", limits.idle_seconds.to_string());
         }
     }
     if target.remaining.is_none() {
-        flag("handover-seconds", settings.handover_seconds.to_string());
+        flag("handover-seconds", settings.times.handover_seconds.to_string());
     }
     if valid.pinned.mode == Mode::PrivilegedWithHostFS {
         flag("host-root", labels::HOST_ROOT.to_owned());

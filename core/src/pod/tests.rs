@@ -59,13 +59,7 @@ fn pod_with(spec: &str, by_scheduler: bool, session: Option<SessionSettings>) ->
         allowed_images: AllowedImages::default(),
         default_memory: Some("256Mi".into()),
         default_ephemeral_storage: Some("1Gi".into()),
-        handover_seconds: 600,
-        linger_seconds: 30,
-        token_lifetime_seconds: 3600,
-        reconnect_seconds: 10,
-        hung_after_seconds: 60,
-        retry_seconds: 10,
-        kept_pod_seconds: 86_400,
+        times: RunnerTimes::DEFAULT,
         session,
     };
     let target = Target { shape: shape(&object, &valid, &settings), ..target };

@@ -81,7 +81,7 @@ pub(super) fn volumes(valid: &ValidRun, config_map: String, settings: &PodSettin
         volumes.push(empty_dir(BIN));
     }
     if settings.session.is_some() {
-        volumes.push(token(settings.token_lifetime_seconds));
+        volumes.push(token(settings.times.token_lifetime_seconds));
     }
     if valid.pinned.mode == Mode::PrivilegedWithHostFS {
         volumes.push(Volume {

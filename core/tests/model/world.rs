@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use scriptrunner_api::labels;
-use scriptrunner_core::pod::PodSettings;
+use scriptrunner_core::pod::{PodSettings, RunnerTimes};
 use serde_json::Value;
 
 use self::harm::{set_label, set_ready};
@@ -60,13 +60,10 @@ fn settings() -> PodSettings {
         allowed_images: scriptrunner_core::validate::AllowedImages::default(),
         default_memory: None,
         default_ephemeral_storage: None,
-        handover_seconds: 600,
-        linger_seconds: 30,
-        token_lifetime_seconds: 3600,
-        reconnect_seconds: 10,
-        hung_after_seconds: 60,
-        retry_seconds: 10,
-        kept_pod_seconds: u32::try_from(crate::check::KEPT_POD_SECONDS).unwrap(),
+        times: RunnerTimes {
+            kept_pod_seconds: u32::try_from(crate::check::KEPT_POD_SECONDS).unwrap(),
+            ..RunnerTimes::DEFAULT
+        },
         session: None,
     }
 }

@@ -23,7 +23,7 @@ use scriptrunner_core::{
         SessionFacts, StoredStatus, requested_by,
     },
     plan::{Action, plan},
-    pod::PodSettings,
+    pod::{PodSettings, RunnerTimes},
     results::{Beside, pod_state},
     status::{events::notices, patch::diff, size::stored_bytes},
     validate::{AllowedImages, Sources, validate},
@@ -213,13 +213,7 @@ fn settings() -> PodSettings {
         allowed_images: AllowedImages::default(),
         default_memory: None,
         default_ephemeral_storage: None,
-        handover_seconds: 600,
-        linger_seconds: 30,
-        token_lifetime_seconds: 3600,
-        reconnect_seconds: 10,
-        hung_after_seconds: 60,
-        retry_seconds: 10,
-        kept_pod_seconds: 86_400,
+        times: RunnerTimes::DEFAULT,
         session: None,
     }
 }

@@ -9,7 +9,7 @@ use scriptrunner_api::{
 };
 use scriptrunner_core::{
     observed::ObjectFacts,
-    pod::{PodSettings, SessionSettings, Target, build_pod},
+    pod::{PodSettings, RunnerTimes, SessionSettings, Target, build_pod},
     validate::{AllowedImages, Sources, validate},
 };
 use scriptrunner_testcluster::{Error, bindings, namespace::in_namespace};
@@ -52,13 +52,7 @@ fn settings() -> PodSettings {
         allowed_images: AllowedImages::default(),
         default_memory: Some("256Mi".to_owned()),
         default_ephemeral_storage: Some("1Gi".to_owned()),
-        handover_seconds: 600,
-        linger_seconds: 30,
-        token_lifetime_seconds: 3600,
-        reconnect_seconds: 10,
-        hung_after_seconds: 60,
-        retry_seconds: 10,
-        kept_pod_seconds: 86_400,
+        times: RunnerTimes::DEFAULT,
         session: Some(SessionSettings {
             address: "192.0.2.1:8443".to_owned(),
             name: "scriptrunner-operator.scriptrunner-system.svc".to_owned(),

@@ -24,7 +24,7 @@ use crate::{
         SessionFacts, StoredStatus,
     },
     plan::{Action, Plan, Taken, plan},
-    pod::{PodSettings, SessionSettings},
+    pod::{PodSettings, RunnerTimes, SessionSettings},
     validate::{AllowedImages, Source, Sources, validate},
 };
 
@@ -450,13 +450,7 @@ pub(super) fn settings() -> PodSettings {
         allowed_images: AllowedImages::default(),
         default_memory: Some("256Mi".into()),
         default_ephemeral_storage: None,
-        handover_seconds: 600,
-        linger_seconds: 30,
-        token_lifetime_seconds: 3600,
-        reconnect_seconds: 10,
-        hung_after_seconds: 60,
-        retry_seconds: 10,
-        kept_pod_seconds: 86_400,
+        times: RunnerTimes::DEFAULT,
         session: None,
     }
 }

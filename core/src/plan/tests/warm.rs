@@ -11,6 +11,7 @@ use super::{
 use crate::{
     observed::{ContainerFacts, Presence},
     plan::{Action, plan},
+    pod::RunnerTimes,
     validate::{Sources, validate},
 };
 
@@ -18,6 +19,8 @@ const FIRST: &str = "{script: x, nodeLabelSelector: {}, runnerIdleSeconds: 600}"
 const SECOND: &str = "{script: y, args: [a], nodeLabelSelector: {}, runnerIdleSeconds: 600}";
 const ONE_BY_ONE: &str =
     "{script: x, nodeLabelSelector: {}, runnerIdleSeconds: 600, parallelism: 1, executionDeadlineSeconds: 9}";
+/// How long a runner that is not connected is waited for.
+const PATIENCE_SECONDS: i64 = RunnerTimes::DEFAULT.reconnect_seconds as i64;
 
 /// A cluster whose runners really speak: what is acknowledged is not said again.
 struct House {
@@ -277,7 +280,7 @@ fn runner_that_does_not_come_back_is_replaced_but_not_beside_its_pod() {
     house.toy.edit(SECOND);
     house.settle();
     house.disconnect("n1");
-    house.toy.wait_seconds(9);
+    house.toy.wait_seconds(PATIENCE_SECONDS - 1);
     house.settle();
     assert_eq!(house.state("n1"), ("Starting", "", 2, 1), "it may come back");
     assert!(!house.deleting("n1"));
@@ -303,7 +306,7 @@ fn runner_that_was_given_up_and_had_heard_counts() {
     house.settle();
     let order = house.orders()["n1"].clone();
     house.disconnect("n1");
-    house.toy.wait_seconds(11);
+    house.toy.wait_seconds(PATIENCE_SECONDS + 1);
     house.settle();
     let runner = house.runners.get_mut("n1").unwrap();
     runner.go_on(&order);
@@ -322,7 +325,7 @@ fn runner_that_was_given_up_before_its_first_execution_is_replaced() {
     house.settle();
     let order = house.orders()["n1"].clone();
     house.disconnect("n1");
-    house.toy.wait_seconds(11);
+    house.toy.wait_seconds(PATIENCE_SECONDS + 1);
     house.settle();
     let runner = house.runners.get_mut("n1").unwrap();
     runner.go_on(&order);
@@ -469,7 +472,7 @@ fn restarted_operator_waits_for_idle_runners_to_come_back() {
     house.settle();
     assert_eq!(house.state("n1"), ("Starting", "", 2, 1));
     assert_eq!(house.orders().keys().collect::<Vec<_>>(), ["n1"]);
-    house.toy.wait_seconds(11);
+    house.toy.wait_seconds(PATIENCE_SECONDS + 1);
     house.settle();
     assert!(house.deleting("n2"), "the other one does not");
     house.end("n2", 0);
