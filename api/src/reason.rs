@@ -182,13 +182,15 @@ reasons! {
         StatusSizeLimit,
         /// Every kept result stands in the status.
         NothingTruncated,
-        /// All nodes that answered gave the same answer.
+        /// All nodes gave the same answer.
         SameAnswer,
+        /// All nodes that answered gave the same answer, and some have not answered, or never will.
+        NotAllAnswered,
         /// Most nodes gave the same answer, and some another one.
         Outliers,
         /// No answer was given by enough nodes to say which ones differ.
         NoMajority,
-        /// Fewer than two nodes have answered.
+        /// No node has answered.
         NothingToCompare,
         /// The admission policies that decide who may use privileged modes are not proven to hold.
         PolicyNotProven,

@@ -27,8 +27,9 @@ pub struct ScriptRunnerStatus {
     pub object_uid: Option<String>,
     /// `Accepted`: the spec can be run. `Progressing`: nodes are still to be done. `Complete`: every desired node is done
     /// and none failed or is unknown. `Failed`: the run is over and some did, or it ended early.
-    /// `Suspended`: the user paused or stopped the run; not set before that is used. `Consistent`: nodes
-    /// that answered gave the same answer, or which ones differ from the others; what the same is `output.groupBy` says.
+    /// `Suspended`: the user paused or stopped the run; not set before that is used. `Consistent`: all
+    /// nodes gave the same answer (those that are left out aside; Unknown while some have not answered), or which ones differ
+    /// from the others; what the same is `output.groupBy` says.
     /// `ResultsTruncated`: the size limit cost results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -18,7 +18,7 @@ pub(super) const MAX_STORED_MESSAGE_BYTES: usize = 1024;
 /// Percentage of the answers that makes the largest group the majority.
 const MAJORITY_PERCENT: usize = 60;
 /// Longest names of one group in the message, in bytes.
-const MAX_NAMES_BYTES: usize = 200;
+pub(super) const MAX_NAMES_BYTES: usize = 200;
 /// Longest words of one group in the message, in bytes.
 const MAX_WORDS_BYTES: usize = 80;
 
@@ -29,6 +29,10 @@ pub struct Consensus {
     pub by: GroupBy,
     /// Nodes that have answered.
     pub answered: usize,
+    /// Nodes that have not, but for those that are left out.
+    pub silent: usize,
+    /// Their names, folded; empty unless all that answered agree.
+    pub silent_nodes: String,
     /// Different answers.
     pub group_count: usize,
     /// The largest groups, in the order in which the status lists them.
@@ -60,7 +64,7 @@ impl Voice {
 impl Consensus {
     /// When nothing is known of any answer.
     pub fn unknown(by: GroupBy) -> Self {
-        Self { by, answered: 0, group_count: 0, voices: Vec::new() }
+        Self { by, answered: 0, silent: 0, silent_nodes: String::new(), group_count: 0, voices: Vec::new() }
     }
 
     /// What the condition is to say, with the groups as they are stored: what was cut from their samples is not said either,
@@ -72,14 +76,24 @@ impl Consensus {
             reason,
             message: head_within(&message, MAX_STORED_MESSAGE_BYTES).to_owned(),
         };
-        let Some((largest, _)) = self.voices.split_first().filter(|_| self.answered > 1) else {
-            let message = "there are fewer than two answers to compare".to_owned();
+        let Some(largest) = self.voices.first() else {
+            let message = "no node has answered".to_owned();
             return verdict(None, ConditionReason::NothingToCompare, message);
         };
-        let Self { answered, group_count, .. } = self;
+        let Self { answered, silent, silent_nodes, group_count, .. } = self;
         let Voice { ending, node_count, nodes } = largest;
-        if *group_count == 1 {
-            let message = format!("all {answered} nodes that answered agree ({ending})");
+        if *group_count == 1 && *silent > 0 {
+            // The next to answer may differ: whoever waits for the condition would be told too early.
+            let message = format!(
+                "{answered} of {} nodes have answered and agree ({ending}); no answer from {silent_nodes}",
+                answered + silent
+            );
+            verdict(None, ConditionReason::NotAllAnswered, message)
+        } else if *group_count == 1 {
+            let message = match answered {
+                1 => format!("the only node answered ({ending})"),
+                _ => format!("all {answered} nodes agree ({ending})"),
+            };
             verdict(Some(true), ConditionReason::SameAnswer, message)
         } else if node_count * 100 >= answered * MAJORITY_PERCENT {
             let message = format!("{node_count} of {answered} nodes agree ({ending}); differ: ");

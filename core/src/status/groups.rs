@@ -8,11 +8,11 @@ use std::{
 
 use scriptrunner_api::{
     text::tail,
-    v1alpha1::{Execution, GroupBy, NodeStatus, OutputGroup},
+    v1alpha1::{Execution, GroupBy, NodeState, NodeStatus, OutputGroup},
 };
 
 use super::{
-    consensus::{Consensus, Voice},
+    consensus::{Consensus, MAX_NAMES_BYTES, Voice},
     fold::{MAX_FOLDED_BYTES, fold_names},
 };
 use crate::in_step::InStep;
@@ -78,6 +78,7 @@ pub fn output_groups<'a>(
     previous: &[OutputGroup],
 ) -> Option<Grouped> {
     let mut groups: HashMap<Key<'_>, Members<'_>> = HashMap::new();
+    let mut silent = Vec::new();
     for (name, node) in nodes {
         let newest = newest_answer(node);
         let key = match newest {
@@ -87,6 +88,8 @@ pub fn output_groups<'a>(
         };
         if let Some(key) = key {
             groups.entry(key).or_default().add(name, newest, by);
+        } else if node.node_state() != NodeState::Skipped {
+            silent.push(name);
         }
     }
     let group_count = groups.len();
@@ -100,7 +103,10 @@ pub fn output_groups<'a>(
         .iter()
         .map(|group| ((group.digest.as_str(), group.exit_code), group.sample.as_str()))
         .collect();
-    let mut consensus = Consensus { by, answered, group_count, voices: Vec::new() };
+    let mut consensus = Consensus { silent: silent.len(), answered, group_count, ..Consensus::unknown(by) };
+    if group_count == 1 {
+        consensus.silent_nodes = fold_names(silent, MAX_NAMES_BYTES);
+    }
     let groups = groups.into_iter().map(|(key, members)| {
         let stored = samples.get(&(&*key.digest, key.exit_code)).copied().unwrap_or_default();
         consensus.voices.push(Voice::of(&key, &members.names));

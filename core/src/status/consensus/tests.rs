@@ -54,16 +54,33 @@ fn of(counts: &[usize]) -> (Option<bool>, ConditionReason, String) {
 }
 
 #[test]
-fn fewer_than_two_answers_cannot_be_compared() {
-    for counts in [&[][..], &[1]] {
-        let (holds, reason, _) = of(counts);
-        assert_eq!((holds, reason), (None, ConditionReason::NothingToCompare));
+fn nodes_agree_only_once_all_have_answered() {
+    let what = |nodes: &BTreeMap<_, _>| said(nodes, GroupBy::Output);
+    let (holds, reason, _) = of(&[]);
+    assert_eq!((holds, reason), (None, ConditionReason::NothingToCompare));
+    let text = "the only node answered (exit code 0)";
+    assert_eq!(of(&[1]), (Some(true), ConditionReason::SameAnswer, text.to_owned()));
+    for (state, answers) in [("Pending", 2), ("Running", 2), ("Unknown", 2), ("Failed", 2), ("Skipped", 3)] {
+        let mut nodes = self::answers(&[3]);
+        let silent = nodes.get_mut("worker02").unwrap();
+        (silent.state, silent.history) = (state.to_owned(), Vec::new());
+        (silent.serial, silent.executions) = (0, 0);
+        if answers == 2 {
+            let text = "2 of 3 nodes have answered and agree (exit code 0); no answer from worker02";
+            assert_eq!(what(&nodes), (None, ConditionReason::NotAllAnswered, text.to_owned()), "{state}");
+        } else {
+            let text = "all 2 nodes agree (exit code 0)";
+            assert_eq!(what(&nodes), (Some(true), ConditionReason::SameAnswer, text.to_owned()));
+        }
     }
+    let mut nodes = self::answers(&[2, 1]);
+    nodes.insert("worker09".to_owned(), NodeStatus::default());
+    assert_eq!(what(&nodes).1, ConditionReason::Outliers, "who differs is said at once");
 }
 
 #[test]
 fn outliers_are_named_with_what_they_said() {
-    let same = (Some(true), ConditionReason::SameAnswer, "all 50 nodes that answered agree (exit code 0)");
+    let same = (Some(true), ConditionReason::SameAnswer, "all 50 nodes agree (exit code 0)");
     assert_eq!(of(&[50]), (same.0, same.1, same.2.to_owned()));
     let text = "47 of 50 nodes agree (exit code 0); differ: worker[48-49]: exit code 1: said 1; worker50: exit code 2: said 2";
     assert_eq!(of(&[47, 2, 1]), (Some(false), ConditionReason::Outliers, text.to_owned()));

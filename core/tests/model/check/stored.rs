@@ -172,13 +172,18 @@ fn check_counters(status: &ScriptRunnerStatus) -> Result<(), String> {
     demand(told == counted, || format!("the counters say {told:?}, the entries {counted:?}"))
 }
 
-/// Never complete and failed, nodes agree exactly if at least two gave one answer, and a run that is over has an end.
+/// Never complete and failed, nodes agree exactly if all gave one answer, and a run that is over has an end.
 fn check_conditions(status: &ScriptRunnerStatus) -> Result<(), String> {
     let is = |type_| holds(&status.conditions, type_);
     let (complete, failed) = (is(ConditionType::Complete), is(ConditionType::Failed));
     demand(!(complete && failed), || "the run is complete and failed".to_owned())?;
-    let answered: u32 = status.output_groups.iter().map(|group| group.node_count).sum();
-    let agree = status.output_group_count == 1 && answered > 1;
+    let number = status.run.as_ref().map_or(0, |run| run.number);
+    let is_silent = |entry: &&NodeStatus| {
+        entry.node_state() != NodeState::Skipped
+            && entry.history.last().is_none_or(|newest| newest.run != entry.run || newest.digest.is_empty())
+    };
+    let silent = status.nodes.values().filter(|entry| entry.is_in(number)).filter(is_silent).count();
+    let agree = status.output_group_count == 1 && silent == 0;
     demand(is(ConditionType::Consistent) == agree, || {
         format!("the nodes agree: {agree}, but the conditions are {:?}", status.conditions)
     })?;
