@@ -63,6 +63,24 @@ fn three_nodes_run_once_and_leave_no_pod() {
 }
 
 #[test]
+fn a_sample_goes_with_the_last_answer_that_showed_it_where_only_digests_are_kept() {
+    let mut toy = Toy::new("{script: x, nodeLabelSelector: {}}", 1);
+    toy.settle();
+    toy.end_all(&succeeded("hi"));
+    toy.settle();
+    assert_eq!(toy.status().output_groups[0].sample, "hi");
+    // The answer of a further execution: the same, and not kept.
+    let mut status = toy.status().clone();
+    status.nodes.get_mut("n1").unwrap().history[0].stdout.clear();
+    toy.store(status);
+    toy.settle();
+    assert_eq!(toy.status().output_groups[0].sample, "hi", "the size limit takes outputs too");
+    toy.edit("{script: x, nodeLabelSelector: {}, output: {keep: DigestOnly}}");
+    toy.settle();
+    assert_eq!(toy.status().output_groups[0].sample, "");
+}
+
+#[test]
 fn nothing_happens_once_everything_is_stored() {
     let mut toy = Toy::new(HELLO, 3);
     toy.settle();

@@ -151,11 +151,15 @@ struct Members<'a> {
     names: Vec<&'a str>,
     /// The first node by name that has something to show, and that.
     sample: Option<(&'a str, &'a Execution)>,
+    /// Whether any may have printed something, as far as that is known.
+    may_have_printed: bool,
 }
 
 impl<'a> Members<'a> {
     fn add(&mut self, name: &'a str, newest: Option<&'a Execution>, by: GroupBy) {
         self.names.push(name);
+        let printed = |newest: &Execution| (newest.stdout_bytes, newest.stderr_bytes) != (Some(0), Some(0));
+        self.may_have_printed |= newest.is_none_or(printed);
         let shows = |newest: &&Execution| match by {
             GroupBy::Output | GroupBy::ExitCode => newest.output_bytes() > 0,
             GroupBy::Result => newest.result.is_some(),
@@ -177,8 +181,8 @@ impl<'a> Members<'a> {
         });
         let keeps_stored = match by {
             GroupBy::Output => stored.len() >= seen.len(),
-            // Without an exit code, groups of two signals look the same.
-            GroupBy::ExitCode => exit_code.is_some() && stored.ends_with(&seen),
+            // Without an exit code, groups of two signals look the same. The same text cut shorter may be none.
+            GroupBy::ExitCode => exit_code.is_some() && self.may_have_printed && stored.ends_with(&seen),
             GroupBy::Result => !digest.is_empty() && stored.len() >= seen.len(),
         };
         OutputGroup {

@@ -7,7 +7,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use scriptrunner_api::{
     condition::{ConditionType, Verdict, find, holds, set_condition},
     reason::{ConditionReason, NodeReason},
-    v1alpha1::{DesiredExecution, ExitCodes, NodeState, NodeStatus, ScriptRunnerStatus, UpdatePolicy},
+    v1alpha1::{DesiredExecution, ExitCodes, Keep, NodeState, NodeStatus, ScriptRunnerStatus, UpdatePolicy},
 };
 
 use super::{
@@ -66,14 +66,17 @@ pub fn assemble(
 /// Sets the groups of what desired nodes answered. None if nothing can be said about them: then those that are stored stay,
 /// unless another spec may have grouped them in another way.
 fn group(status: &mut ScriptRunnerStatus, observed: &Observed, is_same_spec: bool) -> Option<Consensus> {
-    let by = observed.object.spec.output.as_ref().and_then(|output| output.group_by).unwrap_or_default();
+    let output = observed.object.spec.output.clone().unwrap_or_default();
+    let by = output.group_by.unwrap_or_default();
     let number = status.run.as_ref().map_or(0, |run| run.number);
     let desired = status
         .nodes
         .iter()
         .filter(|(_, entry)| entry.is_in(number))
         .map(|(name, entry)| (name.as_str(), entry));
-    let grouped = output_groups(desired, by, &observed.known_answers, &status.output_groups);
+    // What an edit says is not to be kept does not stay as a sample either.
+    let samples = if output.keep == Some(Keep::DigestOnly) { &[][..] } else { &status.output_groups };
+    let grouped = output_groups(desired, by, &observed.known_answers, samples);
     if grouped.is_none() && is_same_spec {
         return None;
     }

@@ -207,6 +207,27 @@ fn exit_codes_and_results_are_grouped_without_what_was_printed() {
 }
 
 #[test]
+fn sample_of_an_exit_code_goes_when_nobody_prints_any_more() {
+    let printed = execution(0, "a", "warning: once");
+    let quiet = Execution {
+        serial: 2,
+        stdout: String::new(),
+        stdout_bytes: Some(0),
+        stderr_bytes: Some(0),
+        ..execution(0, "b", "")
+    };
+    let sample = |nodes: &BTreeMap<String, NodeStatus>, previous: &[OutputGroup]| {
+        grouped(nodes, GroupBy::ExitCode, &Answers::new(), previous).unwrap().groups
+    };
+    let of = |newest: &Execution| BTreeMap::from([("n1".to_owned(), node(newest.clone()))]);
+    let before = sample(&of(&printed), &[]);
+    assert_eq!(before[0].sample, "warning: once");
+    assert_eq!(sample(&of(&quiet), &before)[0].sample, "");
+    let cut = Execution { stdout_bytes: Some(13), ..quiet };
+    assert_eq!(sample(&of(&cut), &before)[0].sample, "warning: once", "only the room for it is gone");
+}
+
+#[test]
 fn signals_are_told_apart() {
     let ended = |signal| Execution { exit_code: None, signal: Some(signal), ..execution(0, "d", "") };
     let nodes = [(1, 9), (2, 15), (3, 9)].map(|(number, signal)| (format!("n{number}"), node(ended(signal))));
