@@ -65,15 +65,16 @@ pub struct Resources {
     validation = Rule::new("!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))").message("a volumeMount names a volume that podTemplate.volumes does not have; add the volume or correct the name")
 )]
 pub struct PodTemplate {
-    /// Labels of the pods, at most 32. Keys with our prefix `scriptrunner.io/` are refused. A change applies to pods that are
-    /// made later.
+    /// Labels of the pods, at most 32. Keys with our prefix `scriptrunner.io/` are refused, and
+    /// `sidecar.istio.io/inject` stays `false`: a sidecar would outlive the script and keep the pod from ending. A change
+    /// applies to pods that are made later.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "pod_labels")]
     #[x_kube(validation = Rule::new("self.all(k, !k.matches('^([^/]*[.])?scriptrunner[.]io/'))").message("labels of scriptrunner.io are the operator's; choose another key"))]
     pub labels: BTreeMap<String, String>,
     /// Annotations of the pods, at most 32. Keys with our prefix, and keys of `kubernetes.io`, `k8s.io`, `cri-o.io` and `nri.io`, which
-    /// change what the node does, are refused; only `cluster-autoscaler.kubernetes.io/safe-to-evict` is allowed. A
-    /// change applies to pods that are made later.
+    /// change what the node does, are refused; only `cluster-autoscaler.kubernetes.io/safe-to-evict` is allowed.
+    /// `linkerd.io/inject` stays `disabled`, as the label of Istio does. A change applies to pods that are made later.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "pod_annotations")]
     #[x_kube(validation = Rule::new("self.all(k, k == 'cluster-autoscaler.kubernetes.io/safe-to-evict' || !k.matches('^([^/]*[.])?(scriptrunner[.]io|kubernetes[.]io|k8s[.]io|cri-o[.]io|nri[.]io)/'))").message("annotations of scriptrunner.io, kubernetes.io, k8s.io, cri-o.io and nri.io are not for users, because nodes act on them; choose another key"))]
