@@ -103,11 +103,14 @@ pub(super) fn judge(draft: &mut Draft<'_>, run: &ValidRun, observed: &Observed, 
 fn admit_unrecorded(draft: &mut Draft<'_>, observed: &Observed, runners: &Runners<'_>) {
     let number = draft.run_number();
     let is_cut = draft.status.truncation.is_some();
+    let is_over = draft.status.run.as_ref().is_some_and(|run| run.completion_time.is_some());
     let is_unrecorded = |pod: &PodFacts, entry: Option<&NodeStatus>| {
         let node = observed.nodes.get(&pod.node);
         match entry {
-            // The size limit costs entries of gone nodes first: one that it has cost does not come back.
-            None => node.is_some_and(|node| node.id == pod.node_id) || !pod.has_ended() || !is_cut,
+            // The size limit costs entries of gone nodes first, and so does their age: one that is dropped does not come back.
+            None => {
+                node.is_some_and(|node| node.id == pod.node_id) || !is_cut && !(is_over && pod.has_ended())
+            }
             Some(entry) if entry.node_id == pod.node_id => entry.run < number,
             Some(_) => node.is_some_and(|node| node.id == pod.node_id),
         }

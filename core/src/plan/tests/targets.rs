@@ -10,7 +10,7 @@ use proptest::{collection::vec, prelude::*};
 use scriptrunner_api::{
     condition::{ConditionType, find, holds},
     labels,
-    v1alpha1::{NodeState, NodeStatus},
+    v1alpha1::{NodeState, NodeStatus, Truncation},
 };
 
 use super::toy::{Toy, succeeded};
@@ -597,6 +597,39 @@ fn the_pod_of_a_replaced_node_makes_room_for_that_of_the_new_one() {
         let newest = toy.observed.pods.last().unwrap();
         assert_eq!((newest.node_uid.as_str(), toy.created), ("made-later", 2));
     }
+}
+
+#[test]
+fn what_the_size_limit_took_of_a_replaced_node_stays_away_and_its_pod_goes() {
+    let mut toy = Toy::new(
+        "{script: x, nodeLabelSelector: {matchExpressions: [{key: out, operator: DoesNotExist}]}}",
+        2,
+    );
+    toy.settle();
+    toy.start("n1");
+    toy.settle();
+    toy.replace_node("n1", "made-later");
+    label(toy.node("n1"), "out", "");
+    let mut status = toy.status().clone();
+    status.nodes.remove("n1");
+    status.truncation = Some(Truncation::default());
+    toy.store(status);
+    toy.step();
+    assert!(toy.pod("n1").deleting);
+    assert!(!toy.status().nodes.contains_key("n1"), "it would be dropped and come back at every look");
+}
+
+#[test]
+fn what_age_took_of_a_gone_node_does_not_open_the_run_again() {
+    let mut toy = Toy::new(&everywhere("podCleanupPolicy: Never"), 2);
+    toy.finish();
+    toy.remove_node("n1");
+    let mut status = toy.status().clone();
+    status.nodes.remove("n1");
+    (status.desired, status.succeeded) = (1, 1);
+    toy.store(status);
+    toy.settle();
+    assert_eq!(toy.status().nodes.keys().collect::<Vec<_>>(), ["n2"]);
 }
 
 /// Specs that differ only in where they run.
