@@ -517,9 +517,15 @@ impl PodFacts {
         }
     }
 
-    /// Whether it is there and waits for the scheduler.
+    /// Whether it is there and waits for the scheduler. One that is being deleted does not: the scheduler leaves it out, and
+    /// the API server binds none.
     pub fn is_unbound(&self) -> bool {
-        !self.bound && !self.has_ended()
+        !self.bound && !self.deleting && !self.has_ended()
+    }
+
+    /// Whether the scheduler has looked at it and found no node.
+    pub fn is_unschedulable(&self) -> bool {
+        matches!(&self.container, ContainerFacts::Waiting { reason, .. } if reason == "Unschedulable")
     }
 
     /// Whether nothing of this pod can run any more: its container ended, the kubelet refused it, or it is gone.

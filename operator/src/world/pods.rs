@@ -16,9 +16,12 @@ pub struct PodTable {
     /// UIDs of the owners, by their namespace and name.
     namesakes: HashMap<(String, String), BTreeSet<String>>,
     listed: Option<HashSet<String>>,
-    /// Names of pods that wait for the scheduler, by UID of their owner.
-    unbound: HashMap<String, BTreeSet<String>>,
+    unbound: UnboundPods,
 }
+
+/// Pods that wait for the scheduler, by UID of their owner and by name: whether there is no node for it, as far as the
+/// scheduler has said.
+pub type UnboundPods = HashMap<String, BTreeMap<String, bool>>;
 
 impl PodTable {
     /// Takes in what the API server says of a pod, unless something newer is known. True if that changed anything.
@@ -101,8 +104,8 @@ impl PodTable {
         }
     }
 
-    /// Names of pods that wait for the scheduler, by UID of their owner. Owners without any are not in it.
-    pub fn unbound(&self) -> &HashMap<String, BTreeSet<String>> {
+    /// Pods that wait for the scheduler. Owners without any are not in it.
+    pub fn unbound(&self) -> &UnboundPods {
         &self.unbound
     }
 
@@ -157,15 +160,16 @@ impl PodTable {
     }
 }
 
-fn note_unbound(unbound: &mut HashMap<String, BTreeSet<String>>, pod: &PodFacts) {
+fn note_unbound(unbound: &mut UnboundPods, pod: &PodFacts) {
     if pod.is_unbound() {
-        unbound.entry(pod.owner_uid.clone()).or_default().insert(pod.name.clone());
+        let of_owner = unbound.entry(pod.owner_uid.clone()).or_default();
+        of_owner.insert(pod.name.clone(), pod.is_unschedulable());
     } else {
         forget_unbound(unbound, pod);
     }
 }
 
-fn forget_unbound(unbound: &mut HashMap<String, BTreeSet<String>>, pod: &PodFacts) {
+fn forget_unbound(unbound: &mut UnboundPods, pod: &PodFacts) {
     let Some(names) = unbound.get_mut(&pod.owner_uid) else { return };
     names.remove(&pod.name);
     if names.is_empty() {

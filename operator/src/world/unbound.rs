@@ -3,10 +3,11 @@
 //!
 //! **Invariant:** however looks and creations of all objects interleave, no more than `most` pods of ours are there, or may
 //! come to be there, that are not bound: a pod is counted from before its creation is asked for until it is known to be bound
-//! or not to exist.
+//! or not to exist. One for which the scheduler has found no node counts only against its own object: it may wait for days, and
+//! nobody's pods are to wait for that.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -25,6 +26,15 @@ pub struct Unbound {
     begun: HashMap<String, HashMap<String, Begun>>,
     /// When pods were last held back for want of room.
     asked: HashMap<String, Instant>,
+}
+
+/// Unbound pods of an object.
+#[derive(Default)]
+struct Count {
+    /// Those that the scheduler has not looked at, or may not have.
+    in_turn: usize,
+    /// Those that it has found no node for.
+    unschedulable: usize,
 }
 
 /// The creation of a pod.
@@ -111,19 +121,23 @@ impl Unbound {
         let claimants: HashSet<&str> =
             counts.keys().copied().chain(self.asked.keys().map(String::as_str)).chain([uid]).collect();
         let share = (most / claimants.len()).max(1);
-        let own = counts.get(uid).copied().unwrap_or(0);
-        let all = counts.values().sum();
+        let own = counts.get(uid).map_or(0, |count| count.in_turn + count.unschedulable);
+        let all = counts.values().map(|count| count.in_turn).sum();
         share.saturating_sub(own).min(most.saturating_sub(all))
     }
 
     /// Pods that wait for the scheduler, or may be made to, by UID of their object.
-    fn counts<'a>(&'a self, pods: &'a PodTable) -> HashMap<&'a str, usize> {
-        let mut counts: HashMap<&str, usize> =
-            pods.unbound().iter().map(|(uid, names)| (uid.as_str(), names.len())).collect();
+    fn counts<'a>(&'a self, pods: &'a PodTable) -> HashMap<&'a str, Count> {
+        let count = |names: &BTreeMap<String, bool>| {
+            let unschedulable = names.values().filter(|is_unschedulable| **is_unschedulable).count();
+            Count { in_turn: names.len() - unschedulable, unschedulable }
+        };
+        let mut counts: HashMap<&str, Count> =
+            pods.unbound().iter().map(|(uid, names)| (uid.as_str(), count(names))).collect();
         for (uid, begun) in &self.begun {
             let shown = pods.unbound().get(uid);
-            let unseen = begun.keys().filter(|name| !shown.is_some_and(|shown| shown.contains(*name)));
-            *counts.entry(uid).or_default() += unseen.count();
+            let unseen = begun.keys().filter(|name| !shown.is_some_and(|shown| shown.contains_key(*name)));
+            counts.entry(uid).or_default().in_turn += unseen.count();
         }
         counts
     }

@@ -142,7 +142,7 @@ fn pods_that_wait_for_the_scheduler_are_told() {
     let unbound = |uid: &str| PodFacts { bound: false, container: ContainerFacts::Absent, ..pod(uid, 5) };
     let mut table = PodTable::default();
     let names = |table: &PodTable| -> Vec<String> {
-        table.unbound().get("owner").into_iter().flatten().cloned().collect()
+        table.unbound().get("owner").into_iter().flat_map(BTreeMap::keys).cloned().collect()
     };
     table.put(pod("a", 5));
     for uid in ["b", "c", "d", "e"] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::{collection::vec, prelude::*};
-use scriptrunner_core::observed::PodFacts;
+use scriptrunner_core::observed::{ContainerFacts, PodFacts};
 
 use super::*;
 use crate::scripted::pod_facts;
@@ -244,6 +244,30 @@ fn pods_of_an_object_that_is_gone_count_until_they_are() {
     assert_eq!(cluster.room("b"), 1);
     cluster.delete(0);
     assert_eq!(cluster.room("b"), 2);
+}
+
+#[test]
+fn pods_that_no_node_has_room_for_keep_nobody_else_waiting() {
+    let mut cluster = Cluster::new(4);
+    assert_eq!(cluster.work("stuck", 9), 4);
+    assert_eq!(cluster.room("b"), 0, "the scheduler may be at work on them");
+    for number in 0..4 {
+        let facts = pod_facts("stuck", &format!("stuck-{number}"), false);
+        let container =
+            ContainerFacts::Waiting { reason: "Unschedulable".to_owned(), message: String::new() };
+        cluster.pods.put(PodFacts { container, ..facts });
+    }
+    assert_eq!((cluster.room("b"), cluster.room("stuck")), (2, 0));
+}
+
+#[test]
+fn a_pod_that_is_deleted_before_it_is_bound_waits_for_no_scheduler() {
+    let mut cluster = Cluster::new(1);
+    cluster.work("held", 1);
+    assert_eq!(cluster.room("b"), 0);
+    let facts = pod_facts("held", "held-0", false);
+    cluster.pods.mark_deleting(&facts.owner_uid, &facts.uid);
+    assert_eq!(cluster.room("b"), 1, "a finalizer may keep it for ever");
 }
 
 const OBJECTS: usize = 5;
