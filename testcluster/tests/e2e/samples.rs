@@ -1,6 +1,7 @@
 //! Every file in samples/, applied as it stands and run to its end.
 
 mod attempts;
+mod inputs;
 mod migration;
 mod pods;
 
@@ -103,22 +104,30 @@ fn every_sample_has_its_test() {
         "cleanup",
         "deadline",
         "digest-only",
+        "environment",
         "failing",
+        "group-by-exit-code",
         "hello",
         "host-file-system",
         "host-network",
+        "host-read-only",
+        "image",
         "inline-metadata",
         "interruptions",
         "node-selector",
         "nsenter",
+        "own-index",
+        "packages",
         "pausable",
         "pip",
+        "pip-cache",
         "privileged",
         "repeat",
         "rerun",
         "result",
         "retry",
         "script-from",
+        "script-from-privileged",
         "skip",
         "targets",
         "volumes",
@@ -126,6 +135,10 @@ fn every_sample_has_its_test() {
         "watch",
     ];
     assert_eq!(found, tested.map(str::to_owned).into());
+    let table = fs::read_to_string(folder().join("README.md")).unwrap();
+    for sample in tested {
+        assert!(table.contains(&format!("[{sample}]({sample}.yaml)")), "{sample} is not in the table");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Samples about results, the host, and what pods are made of.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::ListParams};
 use scriptrunner_api::condition::ConditionType;
@@ -51,6 +53,23 @@ async fn digest_only_keeps_no_output() {
 }
 
 #[tokio::test]
+async fn group_by_exit_code_takes_nodes_for_the_same_whatever_they_print() {
+    in_given_namespace("default", async |stage| {
+        let group = apply(&stage.client, "group-by-exit-code.yaml", |_| {}).await;
+        let object = group.until_complete().await;
+        assert_whole(&stage, &object);
+        let nodes = stage.cluster.node_names();
+        let said: BTreeSet<_> = nodes.iter().map(|node| newest(&object, node).stdout.as_str()).collect();
+        assert_eq!(said.len(), 3, "{said:?}");
+        let groups = &status(&object).output_groups;
+        assert_eq!((groups.len(), groups[0].node_count, groups[0].exit_code), (1, 3, Some(0)));
+        assert!(says(&object, ConditionType::Consistent, "True", "SameAnswer"));
+        group.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn inline_metadata_is_installed_before_the_script_runs() {
     in_given_namespace("default", async |stage| {
         let module = "def naturalsize(size):\n    return f'{size} bytes'\n";
@@ -77,6 +96,20 @@ async fn nsenter_acts_in_the_node() {
             assert_eq!(newest(&object, &node).stdout, format!("{node}\n"));
         }
         nsenter.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn host_read_only_is_that_of_the_node_and_read_only() {
+    in_given_namespace("scriptrunner-samples", async |stage| {
+        let host = apply(&stage.client, "host-read-only.yaml", |_| {}).await;
+        let object = host.until_complete().await;
+        assert_whole(&stage, &object);
+        for node in stage.cluster.node_names() {
+            assert_eq!(newest(&object, &node).stdout, format!("{node}\nread-only\n"));
+        }
+        host.delete().await;
     })
     .await;
 }
