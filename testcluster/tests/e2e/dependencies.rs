@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use crate::{
     answer::{entry, message, newest, says, state},
     claim,
-    package_archive::PackageArchive,
+    package_archive::{PackageArchive, let_apt_get_read},
     python_index::PythonIndex,
     stage::beside_others,
 };
@@ -134,14 +134,11 @@ async fn packages_of_the_operating_system_are_installed_with_apt_get() {
         let node = stage.some_node();
         let archive = PackageArchive::debian(&stage.cluster).await;
         stage.create_config_map(json!({"metadata": {"name": "apt"}, "data": archive.settings_for_apt_get()})).await;
-        let spec = json!({"nodeNames": [node], "runAs": "Root", "interpreter": ["sh"], "script": "sr-test-program",
-            "env": [{"name": "APT_CONFIG", "value": "/srv/apt/apt.conf"}, {"name": "NO_PROXY", "value": "*"}],
-            "podTemplate": {"volumes": [{"name": "apt", "configMap": {"name": "apt"}}],
-                "volumeMounts": [{"name": "apt", "mountPath": "/srv/apt", "readOnly": true}]},
+        let mut spec = json!({"nodeNames": [node], "runAs": "Root", "interpreter": ["sh"], "script": "sr-test-program",
             "dependencies": {"packages": ["sr-test-package"]}});
+        let_apt_get_read("apt", &mut spec);
         let object = stage.submit("subject", spec.clone()).await.until_complete().await;
         assert_eq!(newest(&object, &node).stdout, "from a package\n");
-        let mut spec = spec;
         spec["dependencies"]["packages"] = json!(["sr-no-such-package"]);
         let object = stage.submit("missing", spec).await.until_failed().await;
         assert_eq!(state(&object, &node), ("Failed", "DependencyInstallFailed"));

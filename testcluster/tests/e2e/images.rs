@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Loading takes its time, and one after the other.
-async fn busybox(cluster: &Cluster) -> String {
+pub(crate) async fn busybox(cluster: &Cluster) -> String {
     static IMAGE: OnceCell<String> = OnceCell::const_new();
     IMAGE.get_or_init(async || packed::busybox(cluster)).await.clone()
 }

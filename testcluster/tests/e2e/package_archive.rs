@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// What the package `sr-test-package` has as `/usr/bin/sr-test-program`.
+/// The package that archives have where no other is asked for, and its program in `/usr/bin`.
+const PACKAGE: (&str, &str) = ("sr-test-package", "sr-test-program");
+
+/// What each program is.
 const PROGRAM: &str = "#!/bin/sh\necho from a package\n";
 
 /// Serves the files of a folder until it is dropped.
@@ -25,13 +28,20 @@ pub(crate) struct PackageArchive {
 impl PackageArchive {
     /// A Debian archive without suites: `deb URL ./`.
     pub(crate) async fn debian(cluster: &Cluster) -> Self {
+        let (package, program) = PACKAGE;
+        Self::debian_with(cluster, package, program).await
+    }
+
+    /// The same with a package and its program in `/usr/bin` by these names.
+    pub(crate) async fn debian_with(cluster: &Cluster, package: &str, program: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        make_deb(folder.path());
-        let package = fs::read(folder.path().join("package.deb")).unwrap();
-        let (size, digest) = (package.len(), scriptrunner_api::digest::sha256_hex(&package));
-        let index = format!(
-            "Package: sr-test-package\nVersion: 1.0\nArchitecture: all\nMaintainer: test <test@localhost>\nFilename: ./package.deb\nSize: {size}\nSHA256: {digest}\nDescription: test\n"
+        let control = format!(
+            "Package: {package}\nVersion: 1.0\nArchitecture: all\nMaintainer: test <test@localhost>\nDescription: test\n"
         );
+        make_deb(folder.path(), &control, program);
+        let file = fs::read(folder.path().join("package.deb")).unwrap();
+        let (size, digest) = (file.len(), scriptrunner_api::digest::sha256_hex(&file));
+        let index = format!("{control}Filename: ./package.deb\nSize: {size}\nSHA256: {digest}\n");
         fs::write(folder.path().join("Packages"), index).unwrap();
         Self::serve(cluster, folder).await
     }
@@ -79,13 +89,26 @@ impl Drop for PackageArchive {
     }
 }
 
+/// Lets apt-get in the pods of a spec read the settings of an archive, which a ConfigMap of this name has.
+pub(crate) fn let_apt_get_read(config_map: &str, spec: &mut Value) {
+    let wanted = [
+        json!({"name": "APT_CONFIG", "value": "/srv/apt/apt.conf"}),
+        json!({"name": "NO_PROXY", "value": "*"}),
+    ];
+    match spec["env"].as_array_mut() {
+        Some(env) => env.extend(wanted),
+        None => spec["env"] = wanted.into_iter().collect(),
+    }
+    spec["podTemplate"] = json!({"volumes": [{"name": "apt", "configMap": {"name": config_map}}],
+        "volumeMounts": [{"name": "apt", "mountPath": "/srv/apt", "readOnly": true}]});
+}
+
 /// `package.deb` in `folder`.
-fn make_deb(folder: &Path) {
+fn make_deb(folder: &Path, control: &str, program: &str) {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir_all(root.path().join("DEBIAN")).unwrap();
-    let control = "Package: sr-test-package\nVersion: 1.0\nArchitecture: all\nMaintainer: test <test@localhost>\nDescription: test\n";
     fs::write(root.path().join("DEBIAN/control"), control).unwrap();
-    write_program(root.path());
+    write_program(root.path(), program);
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
     run(Command::new("dpkg-deb")
         .args(["--root-owner-group", "--build"])
@@ -97,10 +120,11 @@ fn make_deb(folder: &Path) {
 fn make_rpm(folder: &Path) {
     let work = tempfile::tempdir().unwrap();
     let root = work.path().join("files");
-    write_program(&root);
+    let (package, program) = PACKAGE;
+    write_program(&root, program);
     // Nothing of the image is known to rpm, so nothing may be required of it.
     let spec = format!(
-        "Name: sr-test-package\nVersion: 1.0\nRelease: 1\nSummary: test\nLicense: none\nBuildArch: noarch\nAutoReqProv: no\n\n%description\ntest\n\n%install\ncp -a {}/. %{{buildroot}}\n\n%files\n/usr/bin/sr-test-program\n",
+        "Name: {package}\nVersion: 1.0\nRelease: 1\nSummary: test\nLicense: none\nBuildArch: noarch\nAutoReqProv: no\n\n%description\ntest\n\n%install\ncp -a {}/. %{{buildroot}}\n\n%files\n/usr/bin/{program}\n",
         root.display()
     );
     let file = work.path().join("test.spec");
@@ -112,10 +136,10 @@ fn make_rpm(folder: &Path) {
         .arg(&file));
 }
 
-fn write_program(root: &Path) {
+fn write_program(root: &Path, name: &str) {
     let folder = root.join("usr/bin");
     fs::create_dir_all(&folder).unwrap();
-    let program = folder.join("sr-test-program");
+    let program = folder.join(name);
     fs::write(&program, PROGRAM).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -1,11 +1,13 @@
 //! Every file in samples/, applied as it stands and run to its end.
 
 mod attempts;
+mod inputs;
+mod migration;
 mod pods;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -31,26 +33,36 @@ fn documents(file: &str) -> Vec<Value> {
 
 /// Applies the sample's documents; `change` may adapt the ScriptRunner to this cluster.
 async fn apply(client: &Client, file: &str, change: impl FnOnce(&mut Value)) -> Submitted {
+    apply_all(client, file, |documents| change(documents.last_mut().unwrap())).await
+}
+
+/// The same; `change` may adapt every document.
+async fn apply_all(client: &Client, file: &str, change: impl FnOnce(&mut [Value])) -> Submitted {
     let mut documents = documents(file);
-    let mut object = documents.pop().unwrap();
+    change(&mut documents);
+    let object = documents.pop().unwrap();
     let params = PatchParams::apply("e2e").force();
     for other in documents {
         let name = other["metadata"]["name"].as_str().unwrap();
+        let namespace = other["metadata"]["namespace"].as_str();
+        let patch = Patch::Apply(&other);
         match other["kind"].as_str().unwrap() {
             "Namespace" => {
                 let api: Api<Namespace> = Api::all(client.clone());
-                api.patch(name, &params, &Patch::Apply(&other)).await.unwrap();
+                api.patch(name, &params, &patch).await.unwrap();
             }
             "ConfigMap" => {
-                let namespace = other["metadata"]["namespace"].as_str().unwrap();
-                let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-                api.patch(name, &params, &Patch::Apply(&other)).await.unwrap();
+                let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace.unwrap());
+                api.patch(name, &params, &patch).await.unwrap();
+            }
+            "Secret" => {
+                let api: Api<Secret> = Api::namespaced(client.clone(), namespace.unwrap());
+                api.patch(name, &params, &patch).await.unwrap();
             }
             kind => panic!("{file} has a {kind}"),
         }
     }
     assert_eq!(object["kind"], "ScriptRunner");
-    change(&mut object);
     let name = object["metadata"]["name"].as_str().unwrap();
     let api: Api<ScriptRunner> =
         Api::namespaced(client.clone(), object["metadata"]["namespace"].as_str().unwrap());
@@ -92,22 +104,30 @@ fn every_sample_has_its_test() {
         "cleanup",
         "deadline",
         "digest-only",
+        "environment",
         "failing",
+        "group-by-exit-code",
         "hello",
         "host-file-system",
         "host-network",
+        "host-read-only",
+        "image",
         "inline-metadata",
         "interruptions",
         "node-selector",
         "nsenter",
+        "own-index",
+        "packages",
         "pausable",
         "pip",
+        "pip-cache",
         "privileged",
         "repeat",
         "rerun",
         "result",
         "retry",
         "script-from",
+        "script-from-privileged",
         "skip",
         "targets",
         "volumes",
@@ -115,6 +135,10 @@ fn every_sample_has_its_test() {
         "watch",
     ];
     assert_eq!(found, tested.map(str::to_owned).into());
+    let table = fs::read_to_string(folder().join("README.md")).unwrap();
+    for sample in tested {
+        assert!(table.contains(&format!("[{sample}]({sample}.yaml)")), "{sample} is not in the table");
+    }
 }
 
 #[tokio::test]

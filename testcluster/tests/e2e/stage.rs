@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource,
-    api::{ListParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use scriptrunner_api::{labels, v1alpha1::ScriptRunner};
 use scriptrunner_testcluster::{
@@ -133,6 +133,14 @@ impl Stage {
     pub(crate) async fn create_config_map(&self, object: Value) {
         let config_map = serde_json::from_value(object).unwrap();
         self.api::<ConfigMap>().create(&PostParams::default(), &config_map).await.unwrap();
+    }
+
+    /// Writes a ConfigMap in the test's namespace, whether it is there or not.
+    pub(crate) async fn put_config_map(&self, name: &str, data: Value) {
+        let object =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
+        let params = PatchParams::apply("e2e").force();
+        self.api::<ConfigMap>().patch(name, &params, &Patch::Apply(&object)).await.unwrap();
     }
 
     /// Writes down everything that happens to pods of the namespace from now on.

@@ -1,13 +1,15 @@
-//! Samples about results, the host, what pods are made of, and those of docs/migration.md.
+//! Samples about results, the host, and what pods are made of.
+
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::ListParams};
-use scriptrunner_api::{condition::ConditionType, v1alpha1::ScriptRunner};
+use scriptrunner_api::condition::ConditionType;
 use serde_json::json;
 
-use super::{apply, assert_whole, folder};
+use super::{apply, assert_whole};
 use crate::{
-    answer::{entry, newest, says, status},
+    answer::{newest, says, status},
     python_index::PythonIndex,
     stage::in_given_namespace,
 };
@@ -51,6 +53,23 @@ async fn digest_only_keeps_no_output() {
 }
 
 #[tokio::test]
+async fn group_by_exit_code_takes_nodes_for_the_same_whatever_they_print() {
+    in_given_namespace("default", async |stage| {
+        let group = apply(&stage.client, "group-by-exit-code.yaml", |_| {}).await;
+        let object = group.until_complete().await;
+        assert_whole(&stage, &object);
+        let nodes = stage.cluster.node_names();
+        let said: BTreeSet<_> = nodes.iter().map(|node| newest(&object, node).stdout.as_str()).collect();
+        assert_eq!(said.len(), 3, "{said:?}");
+        let groups = &status(&object).output_groups;
+        assert_eq!((groups.len(), groups[0].node_count, groups[0].exit_code), (1, 3, Some(0)));
+        assert!(says(&object, ConditionType::Consistent, "True", "SameAnswer"));
+        group.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn inline_metadata_is_installed_before_the_script_runs() {
     in_given_namespace("default", async |stage| {
         let module = "def naturalsize(size):\n    return f'{size} bytes'\n";
@@ -77,6 +96,20 @@ async fn nsenter_acts_in_the_node() {
             assert_eq!(newest(&object, &node).stdout, format!("{node}\n"));
         }
         nsenter.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn host_read_only_is_that_of_the_node_and_read_only() {
+    in_given_namespace("scriptrunner-samples", async |stage| {
+        let host = apply(&stage.client, "host-read-only.yaml", |_| {}).await;
+        let object = host.until_complete().await;
+        assert_whole(&stage, &object);
+        for node in stage.cluster.node_names() {
+            assert_eq!(newest(&object, &node).stdout, format!("{node}\nread-only\n"));
+        }
+        host.delete().await;
     })
     .await;
 }
@@ -115,74 +148,4 @@ async fn volumes_and_resources_are_those_that_were_asked_for() {
         volumes.delete().await;
     })
     .await;
-}
-
-/// Runs a sample of docs/migration.md to its end.
-async fn migrated(file: &str, check: impl Fn(&ScriptRunner, &str)) {
-    in_given_namespace("default", async |stage| {
-        let sample = apply(&stage.client, &format!("migration/{file}.yaml"), |_| {}).await;
-        let object = sample.until_complete().await;
-        for node in status(&object).nodes.keys() {
-            assert_eq!(entry(&object, node).state, "Succeeded", "{node}");
-            check(&object, node);
-        }
-        sample.delete().await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn users_of_scriptrunner_operator_can_move() {
-    migrated("scriptrunner-operator", |object, node| {
-        assert_eq!((status(object).desired, entry(object, node).executions), (3, 3));
-        assert_eq!(newest(object, node).stdout, "load is \"fine\"\n");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn users_of_dist_exec_can_move() {
-    migrated("dist-exec", |object, node| {
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-        assert_eq!((status(object).desired, newest(object, node).stdout.as_str()), (3, kernel.as_str()));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn users_of_k8s_node_tasker_can_move() {
-    migrated("k8s-node-tasker", |object, node| {
-        assert_eq!((status(object).desired, newest(object, node).stdout.as_str()), (3, "task on a node\n"));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn users_of_dispatcher_can_move() {
-    migrated("dispatcher", |object, node| {
-        assert_eq!((status(object).desired, newest(object, node).stdout.as_str()), (1, "payload 42\n"));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn users_of_daemonjob_can_move() {
-    migrated("daemonjob", |object, node| {
-        let said = "the command of the container\n";
-        assert_eq!((status(object).desired, newest(object, node).stdout.as_str()), (3, said));
-    })
-    .await;
-}
-
-#[test]
-fn every_tool_of_the_migration_page_has_its_sample() {
-    let page = std::fs::read_to_string(folder().join("../docs/migration.md")).unwrap();
-    let samples = std::fs::read_dir(folder().join("migration")).unwrap();
-    let mut count = 0;
-    for sample in samples {
-        let name = sample.unwrap().file_name().into_string().unwrap();
-        assert!(page.contains(&format!("(../samples/migration/{name})")), "{name} is not on the page");
-        count += 1;
-    }
-    assert_eq!(count, page.matches("\n[samples/migration/").count());
 }
