@@ -50,11 +50,13 @@ fn first_program_of_the_image_installs_packages_before_the_script() {
         (&["microdnf", "apt-get"], format!("microdnf {dnf}  \n")),
         (
             &["apt-get"],
-            "apt-get update noninteractive \napt-get install -y --no-install-recommends -- a b-1.0 noninteractive \n"
+            "apt-get -o APT::Update::Error-Mode=any update noninteractive \n\
+             apt-get install -y --no-install-recommends -- a b-1.0 noninteractive \n"
                 .to_owned(),
         ),
     ] {
-        let ended = pod("echo ${DEBIAN_FRONTEND-none}", programs).spec("packages", json!(["a", "b-1.0"])).run();
+        let ended =
+            pod("echo ${DEBIAN_FRONTEND-none}", programs).spec("packages", json!(["a", "b-1.0"])).run();
         ended.assert_end("Succeeded", "", 0);
         assert_eq!(calls(ended.dir.path()), expected);
         assert_eq!(ended.only().stdout, "none\n");
