@@ -48,6 +48,10 @@ pub(crate) enum Error {
         "dependencies.pip and the script's inline metadata (# /// script) exclude each other; use one of them"
     )]
     CombineInline,
+    #[error(
+        "the script's inline metadata (# /// script) has no end; end it with a line `# ///`, and let every line before that begin with `# `, or be `#` alone"
+    )]
+    EndInline,
     #[error("the script has more than one block of inline metadata (# /// script); leave one")]
     ReadInline,
     #[error(
