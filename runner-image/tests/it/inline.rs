@@ -33,7 +33,13 @@ fn with_stand_in(pod: Pod) -> Pod {
 #[test]
 fn requirements_of_the_script_are_installed_by_uv_for_the_python_that_runs_it() {
     let text = script("# dependencies = ['a']", "import sys; print(sys.prefix)");
-    for first in ["", "#!/usr/bin/env python3\n", "#!/usr/bin/env -S python3 -u\n"] {
+    for first in [
+        "",
+        "#!/usr/bin/env python3\n",
+        "#!/usr/bin/env -S python3 -u\n",
+        "#!/usr/bin/env -S uv run --script\n",
+        "#!/usr/local/bin/uv run -qs\r\n",
+    ] {
         let text = format!("{first}{text}");
         let ended = with_stand_in(Pod::new(&text)).run();
         ended.assert_end("Succeeded", "", 0);
@@ -88,6 +94,32 @@ fn empty_block_is_one_and_other_interpreters_have_none() {
         shell.assert_end("Succeeded", "", 0);
         assert!(!shell.dir.path().join("calls").exists());
     }
+}
+
+#[test]
+fn uv_run_is_the_default_python_and_what_it_cannot_do_is_told() {
+    let look =
+        "import os, sys; print(sys.prefix, os.environ.get('PYTHONUNBUFFERED'), sys.stdout.write_through)";
+    let without_block = format!("#!/usr/bin/env -S uv run --script\n{look}\n");
+    let named = ["uv", "run", "--quiet", "--script"];
+    for (pod, prefix) in [
+        (Pod::new(&without_block), None),
+        (Pod::new(&without_block).spec("pip", json!(["a"])), Some("state/venv")),
+        (Pod::new(script("# x", look)).spec("interpreter", json!(named)), Some("state/venv")),
+    ] {
+        let ended = with_stand_in(pod).run();
+        ended.assert_end("Succeeded", "", 0);
+        let said = &ended.only().stdout;
+        let venv = prefix.map(|folder| ended.dir.path().join(folder).display().to_string());
+        assert_eq!(venv.is_some_and(|venv| said.starts_with(&venv)), prefix.is_some(), "{ended:?}");
+        assert!(said.ends_with(" None True\n"), "{said}");
+        assert_eq!(ended.dir.path().join("calls").exists(), prefix.is_some());
+    }
+    let first = "#!/usr/bin/env -S uv run --with rich --script\n";
+    let ended = with_stand_in(Pod::new(format!("{first}open('ran', 'w')\n"))).run();
+    ended.assert_end("Failed", "DependencyInstallFailed", 3);
+    assert!(ended.record.message.contains("\"--with\""), "{ended:?}");
+    assert!(!ended.dir.path().join("work/ran").exists());
 }
 
 #[test]
