@@ -168,7 +168,7 @@ impl Installer<'_> {
         let steps: Vec<Step> = if let Some(uv) = uv {
             index::set_for_uv(environment, index_url.as_deref(), extra_index_urls);
             index::for_uv(environment);
-            environment.set_default("UV_CACHE_DIR", cache.clone());
+            index::cache_for_uv(environment, &cache);
             environment.set("UV_PYTHON_DOWNLOADS", "never");
             let is_without_index = index::is_without_index(environment);
             let mut steps = vec![python::uv_venv(&uv, &python, venv)];
