@@ -48,6 +48,10 @@ pub(crate) enum Error {
         "dependencies.pip and the script's inline metadata (# /// script) exclude each other; use one of them"
     )]
     CombineInline,
+    #[error(
+        "the script's inline metadata (# /// script) has no end; end it with a line `# ///`, and let every line before that begin with `# `, or be `#` alone"
+    )]
+    EndInline,
     #[error("the script has more than one block of inline metadata (# /// script); leave one")]
     ReadInline,
     #[error(
@@ -164,7 +168,7 @@ impl Installer<'_> {
         let steps: Vec<Step> = if let Some(uv) = uv {
             index::set_for_uv(environment, index_url.as_deref(), extra_index_urls);
             index::for_uv(environment);
-            environment.set_default("UV_CACHE_DIR", cache.clone());
+            index::cache_for_uv(environment, &cache);
             environment.set("UV_PYTHON_DOWNLOADS", "never");
             let is_without_index = index::is_without_index(environment);
             let mut steps = vec![python::uv_venv(&uv, &python, venv)];

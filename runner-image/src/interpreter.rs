@@ -1,19 +1,26 @@
 //! Decides which command line runs a script. Pure.
 
+mod uv_run;
+
 use std::ffi::{OsStr, OsString};
 
 use scriptrunner_api::pinned::PinnedSpec;
 use std::os::unix::ffi::OsStrExt;
 
+pub(crate) use self::uv_run::Error;
+
 /// Runs a script that says nothing about it; unbuffered, so that a killed script's output is not lost.
 const DEFAULT: [&str; 2] = ["python3", "-u"];
 
-/// The interpreter and its options, without the script: the spec's, else the `#!` line's, else `python3 -u`.
-pub(crate) fn choose(spec: &PinnedSpec, script: &[u8]) -> Vec<OsString> {
-    match &spec.interpreter {
-        Some(given) if !given.is_empty() => given.iter().map(OsString::from).collect(),
-        _ => shebang(script).unwrap_or_else(|| DEFAULT.map(OsString::from).to_vec()),
-    }
+/// The interpreter and its options, without the script: the spec's, else the `#!` line's, else `python3 -u`; that also
+/// in place of `uv run --script`.
+pub(crate) fn choose(spec: &PinnedSpec, script: &[u8]) -> Result<Vec<OsString>, Error> {
+    let given = spec.interpreter.as_ref().filter(|given| !given.is_empty());
+    let given = given.map(|words| words.iter().map(OsString::from).collect()).or_else(|| shebang(script));
+    Ok(match given {
+        Some(given) if !uv_run::is_meant(&given)? => given,
+        _ => DEFAULT.map(OsString::from).to_vec(),
+    })
 }
 
 /// The `#!` line as Linux reads it: the first word is the interpreter, the rest one single argument. A `\r` that a
@@ -93,7 +100,11 @@ mod tests {
             interpreter: interpreter.map(|words| words.iter().map(|&word| word.to_owned()).collect()),
             ..serde_json::from_str(r#"{"scriptSha256": ""}"#).unwrap()
         };
-        choose(&spec, script.as_bytes()).into_iter().map(|word| word.into_string().unwrap()).collect()
+        choose(&spec, script.as_bytes())
+            .unwrap()
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect()
     }
 
     #[test]
@@ -101,6 +112,7 @@ mod tests {
         assert_eq!(chosen(Some(&["perl", "-w"]), "#!/bin/sh\n"), ["perl", "-w"]);
         assert_eq!(chosen(None, "#!/bin/sh\n"), ["/bin/sh"]);
         assert_eq!(chosen(None, "print(1)\n#!/bin/sh\n"), ["python3", "-u"]);
+        assert_eq!(chosen(Some(&["uv", "run", "-s"]), "#!/bin/sh\n"), ["python3", "-u"]);
     }
 
     #[test]
@@ -111,6 +123,7 @@ mod tests {
             ("#!/usr/bin/env python3\r\n", vec!["/usr/bin/env", "python3"]),
             ("#!/usr/bin/env -S python3  -u \n", vec!["/usr/bin/env", "-S python3  -u"]),
             ("#!/bin/sh -e -x", vec!["/bin/sh", "-e -x"]),
+            ("#!/usr/bin/env -S uv run --script\n", vec!["python3", "-u"]),
             ("#!\n/bin/sh", vec!["python3", "-u"]),
             ("#!  \r\n", vec!["python3", "-u"]),
             (" #!/bin/sh", vec!["python3", "-u"]),

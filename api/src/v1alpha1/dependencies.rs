@@ -12,11 +12,7 @@ pub const DEFAULT_INSTALL_TIMEOUT_SECONDS: u32 = 600;
 /// Longest `dependencies.installTimeoutSeconds`: a day.
 pub const MAX_INSTALL_TIMEOUT_SECONDS: u32 = 86_400;
 
-/// What is installed before the script runs. It is installed once per pod and kept for all executions in it, also those of
-/// further runs in a pod that stays (`runnerIdleSeconds`). What installers download is thrown away, unless `env` sets
-/// `UV_CACHE_DIR` or `PIP_CACHE_DIR` to a folder in a volume of `podTemplate`, where the next pod finds it.
-/// A script with inline metadata (PEP 723, a block that begins with `# /// script`) has its requirements there; uv reads it, and both may not be
-/// combined.
+/// What is installed before the script runs, see `dependencies`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Dependencies {
@@ -28,8 +24,8 @@ pub struct Dependencies {
     pub pip: Vec<String>,
 
     /// Packages of the image's operating system, one each as its package program takes it, for example `smartmontools`,
-    /// installed with the first of dnf, microdnf and apt-get that the image has. They need root: in mode `Normal` also
-    /// `runAs: Root`. At most 100.
+    /// installed with the first of dnf, microdnf and apt-get that the image has; apt-get (2.2 and later) must reach all indexes that
+    /// the image names. They need root: in mode `Normal` also `runAs: Root`. At most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 100),

@@ -85,7 +85,8 @@ pub const DEFAULT_OUTPUT_LIMIT_BYTES: u32 = 4096;
 )]
 pub struct ScriptRunnerSpec {
     /// The script, run byte for byte as given: nothing in it is expanded or escaped. A first line that starts with `#!`
-    /// names its interpreter; otherwise `interpreter` does. At most 64 KiB. Exactly one of `script` and `scriptFrom`. A change
+    /// names its interpreter; otherwise `interpreter` does. `uv run --script` there stands for the default of `interpreter`, so
+    /// that `dependencies` holds for such a script too. At most 64 KiB. Exactly one of `script` and `scriptFrom`. A change
     /// starts a new run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
@@ -100,7 +101,8 @@ pub struct ScriptRunnerSpec {
     pub script_from: Option<ScriptFrom>,
 
     /// Program and options that run the script; the script's path is appended. Default `["python3", "-u"]`. A `#!` first
-    /// line in the script wins over the default, this field wins over a `#!` line. At most 16 elements. A change starts
+    /// line in the script wins over the default, this field wins over a `#!` line. `uv run --script` in either stands for the
+    /// default; an option with it that would change what runs fails the run and is named. At most 16 elements. A change starts
     /// a new run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 1024)))]
@@ -124,8 +126,12 @@ pub struct ScriptRunnerSpec {
     #[schemars(length(max = 16))]
     pub env_from: Vec<EnvFromSource>,
 
-    /// What is installed before the script runs. If an installation fails the script is not run, and the node's reason
-    /// is `DependencyInstallFailed`. A change starts a new run.
+    /// What is installed before the script runs, once per pod and for all executions in it, also those of further runs in a
+    /// pod that stays (`runnerIdleSeconds`). If an installation fails the script is not run, and the node's reason is
+    /// `DependencyInstallFailed`. A script with inline metadata (PEP 723, a block from `# /// script` to `# ///`) has its
+    /// requirements there; uv reads it, and `pip` may not be combined with it. A block without an end is an installation that fails.
+    /// What installers download is thrown away, unless `env` sets `PIP_CACHE_DIR`, or for uv alone `UV_CACHE_DIR`, to a folder in
+    /// a volume of `podTemplate`, where the next pod finds it. A change starts a new run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependencies: Option<Dependencies>,
 

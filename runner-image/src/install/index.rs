@@ -1,4 +1,4 @@
-//! Lets index settings work whichever installer an image has: those of pip for uv, those of uv for pip. Pure.
+//! Lets settings of indexes and caches work whichever installer an image has: those of pip for uv, those of uv for pip. Pure.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -65,6 +65,14 @@ pub(super) fn for_uv(environment: &mut Environment) {
             environment.set(uv[0], if pip == "PIP_FIND_LINKS" { commas_for_spaces(&value) } else { value });
         }
     }
+}
+
+/// Where uv keeps what it downloads: where the user said, else in a folder of its own where the user told pip to.
+pub(super) fn cache_for_uv(environment: &mut Environment, default: &Path) {
+    // To pip an empty value is none.
+    let of_pip = environment.get("PIP_CACHE_DIR").filter(|folder| !folder.is_empty());
+    let folder = of_pip.map_or(default.to_owned(), |folder| Path::new(folder).join("uv"));
+    environment.set_default("UV_CACHE_DIR", folder);
 }
 
 /// Whether the user told pip to use no index; uv has only an option for that.

@@ -4,14 +4,14 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Inline {
     Absent,
-    /// A block begins and never ends, which the PEP takes for none.
+    /// The first block begins and never ends, which is no block to the PEP and a mistake to uv.
     Unclosed,
     Block(String),
     Several,
 }
 
 /// Reads the script as the regular expression of the PEP does: a block is `# /// TYPE`, comment lines, and the last `# ///`
-/// among these.
+/// among these. As uv does, it also takes a block without a line between the two.
 pub(super) fn find(script: &[u8]) -> Inline {
     let lines: Vec<&[u8]> =
         script.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
@@ -25,14 +25,13 @@ pub(super) fn find(script: &[u8]) -> Inline {
         };
         let comments = lines[at + 1..].iter().take_while(is_comment).count();
         let body = &lines[at + 1..at + 1 + comments];
-        // At least one line stands between the first and the last.
-        let end = body.iter().rposition(|line| *line == b"# ///").filter(|end| *end > 0);
+        let end = body.iter().rposition(|line| *line == b"# ///");
         found = match (end, found) {
             (Some(_) | None, found) if kind != b"script" => found,
-            (None, Inline::Absent) => Inline::Unclosed,
+            (None, Inline::Absent) | (Some(_), Inline::Unclosed) => Inline::Unclosed,
             (None, found) => found,
             (Some(_), Inline::Block(_) | Inline::Several) => Inline::Several,
-            (Some(end), Inline::Absent | Inline::Unclosed) => {
+            (Some(end), Inline::Absent) => {
                 Inline::Block(String::from_utf8_lossy(&body[..end].join(&b'\n')).into_owned())
             }
         };
@@ -63,13 +62,19 @@ mod tests {
             ("# /// script\n# a\n# ///", block("# a")),
             (" # /// script\n# a\n# ///\n", Inline::Absent),
             ("# /// script \n# a\n# ///\n", Inline::Absent),
+            ("# /// script\n# ///\n", block("")),
+            ("# /// scripts\n# a\n", Inline::Absent),
+            ("x = '# /// script'\n# a\n", Inline::Absent),
             ("# /// script\n# a\n#b\n# ///\n", Inline::Unclosed),
-            ("# /// script\n# ///\n", Inline::Unclosed),
+            ("# /// script\n# a\n\n# ///\n", Inline::Unclosed),
+            ("# /// script\n# a\n# /// \n", Inline::Unclosed),
             ("# /// script\n# a\n", Inline::Unclosed),
+            ("# /// script", Inline::Unclosed),
             ("# /// other\n# /// script\n# a\n# ///\n", Inline::Absent),
             ("# /// other\n# a\n# ///\n\n# /// script\n# a\n# ///\n", block("# a")),
             ("# /// script\n# a\n# ///\n\n# /// script\n# a\n# ///\n", Inline::Several),
-            ("# /// script\nx\n# /// script\n# a\n# ///\n", block("# a")),
+            ("# /// script\nx\n# /// script\n# a\n# ///\n", Inline::Unclosed),
+            ("# /// script\n# a\n# ///\n\n# /// script\nx\n", block("# a")),
         ] {
             assert_eq!(find(script.as_bytes()), found, "{script:?}");
         }

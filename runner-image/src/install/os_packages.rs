@@ -57,7 +57,9 @@ fn apt_get(program: &Path, packages: &[String], trusted_ca: Option<&Path>) -> Ve
         arguments,
         variables: vec![("DEBIAN_FRONTEND", "noninteractive".into())],
     };
-    let update = options.iter().cloned().chain(words(&["update"])).collect();
+    // Else apt-get ends well though it reached no index. Before 2.2 it always does, and takes no notice of this.
+    let update =
+        options.iter().cloned().chain(words(&["-o", "APT::Update::Error-Mode=any", "update"])).collect();
     let install = options
         .iter()
         .cloned()

@@ -1,4 +1,4 @@
-//! What is to be installed for a run. Pure but for a warning.
+//! What is to be installed for a run. Pure.
 
 use std::ffi::OsString;
 
@@ -8,7 +8,7 @@ use super::{
     Error,
     inline::{self, Inline},
 };
-use crate::{interpreter, log};
+use crate::interpreter;
 
 /// What is to be installed. Where it is equal nothing is installed again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,12 +37,7 @@ impl Wanted {
         let python = interpreter::python_of(command_line);
         let inline = match python.as_ref().map_or(Inline::Absent, |_| inline::find(script)) {
             Inline::Absent => None,
-            Inline::Unclosed => {
-                log::line(
-                    "the script begins inline metadata (# /// script) that has no end (# ///): it is ignored",
-                );
-                None
-            }
+            Inline::Unclosed => return Err(Error::EndInline),
             Inline::Several => return Err(Error::ReadInline),
             Inline::Block(_) if !spec.pip.is_empty() => return Err(Error::CombineInline),
             Inline::Block(block) => Some(block),

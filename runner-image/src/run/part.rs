@@ -122,7 +122,8 @@ impl Runner {
         if let Some(root) = &args.host_root {
             environment.set(labels::ENV_HOST_ROOT, root.clone());
         }
-        let mut command_line = interpreter::choose(&spec, &script);
+        let command_line = interpreter::choose(&spec, &script);
+        let mut command_line = command_line.map_err(|error| End::InstallFailed(error.to_string()))?;
         let wanted = Wanted::of(&spec, &script, &command_line);
         let wanted = wanted.map_err(|error| End::InstallFailed(error.to_string()))?;
         if let Some(venv) = self.dependencies(part, wanted, trusted_ca, &script, &environment)? {

@@ -33,7 +33,13 @@ fn with_stand_in(pod: Pod) -> Pod {
 #[test]
 fn requirements_of_the_script_are_installed_by_uv_for_the_python_that_runs_it() {
     let text = script("# dependencies = ['a']", "import sys; print(sys.prefix)");
-    for first in ["", "#!/usr/bin/env python3\n", "#!/usr/bin/env -S python3 -u\n"] {
+    for first in [
+        "",
+        "#!/usr/bin/env python3\n",
+        "#!/usr/bin/env -S python3 -u\n",
+        "#!/usr/bin/env -S uv run --script\n",
+        "#!/usr/local/bin/uv run -qs\r\n",
+    ] {
         let text = format!("{first}{text}");
         let ended = with_stand_in(Pod::new(&text)).run();
         ended.assert_end("Succeeded", "", 0);
@@ -62,11 +68,15 @@ fn contradictions_and_a_missing_uv_are_told_and_the_script_is_not_run() {
     let both = with_stand_in(Pod::new(&one)).spec("pip", json!(["b"]));
     let without = Pod::new(&one);
     let path = without.path("bin");
-    for (pod, words) in [
+    // Forgotten, cut off by an empty line that is no comment, and spoiled by a blank that nobody sees.
+    let unclosed = ["", "\n# ///\n", "# /// \n"]
+        .map(|end| format!("# /// script\n# dependencies = ['a']\n{end}open('ran', 'w')\n"))
+        .map(|text| (with_stand_in(Pod::new(text)), "has no end; "));
+    for (pod, words) in unclosed.into_iter().chain([
         (both, "exclude each other; use one of them"),
         (with_stand_in(Pod::new(&two)), "more than one block"),
         (without.env("PATH", path), "there is no uv to read it"),
-    ] {
+    ]) {
         let ended = pod.run();
         ended.assert_end("Failed", "DependencyInstallFailed", 3);
         assert!(ended.record.message.contains(words), "{ended:?}");
@@ -75,15 +85,41 @@ fn contradictions_and_a_missing_uv_are_told_and_the_script_is_not_run() {
 }
 
 #[test]
-fn unclosed_block_is_warned_of_and_other_interpreters_have_none() {
-    let ended = with_stand_in(Pod::new("# /// script\n# dependencies = ['a']\nprint(1)\n")).run();
-    ended.assert_end("Succeeded", "", 0);
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("that has no end"), "{ended:?}");
-    let shell = with_stand_in(Pod::new(script("# x", "echo 1"))).shell().run();
-    shell.assert_end("Succeeded", "", 0);
-    for ended in [ended, shell] {
-        assert!(!ended.dir.path().join("calls").exists());
+fn empty_block_is_one_and_other_interpreters_have_none() {
+    let empty = with_stand_in(Pod::new("# /// script\n# ///\nimport sys; print(sys.prefix)\n")).run();
+    empty.assert_end("Succeeded", "", 0);
+    assert!(empty.only().stdout.ends_with("/state/venv\n"), "{empty:?}");
+    for text in [script("# x", "echo 1"), "# /// script\necho 1\n".to_owned()] {
+        let shell = with_stand_in(Pod::new(text)).shell().run();
+        shell.assert_end("Succeeded", "", 0);
+        assert!(!shell.dir.path().join("calls").exists());
     }
+}
+
+#[test]
+fn uv_run_is_the_default_python_and_what_it_cannot_do_is_told() {
+    let look =
+        "import os, sys; print(sys.prefix, os.environ.get('PYTHONUNBUFFERED'), sys.stdout.write_through)";
+    let without_block = format!("#!/usr/bin/env -S uv run --script\n{look}\n");
+    let named = ["uv", "run", "--quiet", "--script"];
+    for (pod, prefix) in [
+        (Pod::new(&without_block), None),
+        (Pod::new(&without_block).spec("pip", json!(["a"])), Some("state/venv")),
+        (Pod::new(script("# x", look)).spec("interpreter", json!(named)), Some("state/venv")),
+    ] {
+        let ended = with_stand_in(pod).run();
+        ended.assert_end("Succeeded", "", 0);
+        let said = &ended.only().stdout;
+        let venv = prefix.map(|folder| ended.dir.path().join(folder).display().to_string());
+        assert_eq!(venv.is_some_and(|venv| said.starts_with(&venv)), prefix.is_some(), "{ended:?}");
+        assert!(said.ends_with(" None True\n"), "{said}");
+        assert_eq!(ended.dir.path().join("calls").exists(), prefix.is_some());
+    }
+    let first = "#!/usr/bin/env -S uv run --with rich --script\n";
+    let ended = with_stand_in(Pod::new(format!("{first}open('ran', 'w')\n"))).run();
+    ended.assert_end("Failed", "DependencyInstallFailed", 3);
+    assert!(ended.record.message.contains("\"--with\""), "{ended:?}");
+    assert!(!ended.dir.path().join("work/ran").exists());
 }
 
 #[test]
@@ -169,6 +205,11 @@ fn uv_itself_reads_the_block_from_a_folder_of_wheels() {
     let good = run("# requires-python = '>=3.8'\n# dependencies = ['srtiny==1.0']");
     good.assert_end("Succeeded", "", 0);
     assert_eq!(good.only().stdout, "42\n");
+    let pod = pod_with_wheels("# /// script\n# ///\nprint('empty')\n");
+    std::os::unix::fs::symlink(&uv, pod.path("bin/uv")).unwrap();
+    let empty = pod.run();
+    empty.assert_end("Succeeded", "", 0);
+    assert_eq!(empty.only().stdout, "empty\n");
     for (block, words) in [
         ("# requires-python = '>=3.99'\n# dependencies = ['srtiny']", ">=3.99"),
         ("# dependencies = ['srtiny==9']", "srtiny==9"),

@@ -50,11 +50,13 @@ fn first_program_of_the_image_installs_packages_before_the_script() {
         (&["microdnf", "apt-get"], format!("microdnf {dnf}  \n")),
         (
             &["apt-get"],
-            "apt-get update noninteractive \napt-get install -y --no-install-recommends -- a b-1.0 noninteractive \n"
+            "apt-get -o APT::Update::Error-Mode=any update noninteractive \n\
+             apt-get install -y --no-install-recommends -- a b-1.0 noninteractive \n"
                 .to_owned(),
         ),
     ] {
-        let ended = pod("echo ${DEBIAN_FRONTEND-none}", programs).spec("packages", json!(["a", "b-1.0"])).run();
+        let ended =
+            pod("echo ${DEBIAN_FRONTEND-none}", programs).spec("packages", json!(["a", "b-1.0"])).run();
         ended.assert_end("Succeeded", "", 0);
         assert_eq!(calls(ended.dir.path()), expected);
         assert_eq!(ended.only().stdout, "none\n");
@@ -141,19 +143,28 @@ fn installer_that_takes_too_long_is_ended() {
 
 #[test]
 fn folder_of_the_users_cache_is_kept() {
-    let pod = Pod::new("true").shell().spec("pip", json!(["x"]));
-    let uv = format!(
-        "#!/bin/sh\necho > $UV_CACHE_DIR/kept\ncase $2 in venv) exec {} -m venv --without-pip ../state/venv;; esac\n",
-        PYTHON.display()
-    );
-    write_program(&pod.path("bin/uv"), &uv);
-    let cache = pod.path("cache");
-    fs::create_dir(&cache).unwrap();
-    let ended = pod.env("UV_CACHE_DIR", &cache).run();
-    ended.assert_end("Succeeded", "", 0);
-    assert!(cache_holds(ended.dir.path()), "{ended:?}");
-}
-
-fn cache_holds(dir: &Path) -> bool {
-    dir.join("cache/kept").exists()
+    for (variables, kept) in [
+        (&[("UV_CACHE_DIR", "cache")][..], Some("cache/kept")),
+        (&[("PIP_CACHE_DIR", "cache")], Some("cache/uv/kept")),
+        (&[("PIP_CACHE_DIR", "cache"), ("UV_CACHE_DIR", "other")], Some("other/kept")),
+        (&[("PIP_CACHE_DIR", "")], None),
+    ] {
+        let mut pod = Pod::new("true").shell().spec("pip", json!(["x"]));
+        let uv = format!(
+            "#!/bin/sh\nmkdir -p \"$UV_CACHE_DIR\" || exit 1\necho > \"$UV_CACHE_DIR/kept\"\n\
+            case $2 in venv) exec {} -m venv --without-pip ../state/venv;; esac\n",
+            PYTHON.display()
+        );
+        write_program(&pod.path("bin/uv"), &uv);
+        for &(name, folder) in variables {
+            let folder = if folder.is_empty() { folder.into() } else { pod.path(folder) };
+            pod = pod.env(name, folder);
+        }
+        let ended = pod.run();
+        ended.assert_end("Succeeded", "", 0);
+        let found = ["cache/kept", "cache/uv/kept", "other/kept", "state/cache/kept", "work/uv/kept"]
+            .into_iter()
+            .filter(|file| ended.dir.path().join(file).exists());
+        assert_eq!(found.collect::<Vec<_>>(), Vec::from_iter(kept), "{variables:?}: {ended:?}");
+    }
 }
