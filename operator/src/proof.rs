@@ -117,7 +117,7 @@ impl Proofs {
         }
         let began = Instant::now();
         // Boxed: every reconcile would hold room for it.
-        let answer = Box::pin(self.attempt(&mut last.kept)).await;
+        let answer = Box::pin(self.attempt(&mut last.kept, metrics)).await;
         match &answer {
             Ok(proof) => self.learn(proof, metrics),
             Err(error) => tracing::warn!(%error, "trying again"),
@@ -151,7 +151,7 @@ impl Proofs {
         }
     }
 
-    async fn attempt(&self, kept: &mut Option<Kept>) -> Result<PolicyProof, Unknown> {
+    async fn attempt(&self, kept: &mut Option<Kept>, metrics: &Metrics) -> Result<PolicyProof, Unknown> {
         let known = match kept.take() {
             Some(known) => known,
             None => self.read().await?,
@@ -162,7 +162,12 @@ impl Proofs {
                 let (stored, since) = self.keep(known, Record { since: None, objects: marks }, since).await?;
                 (stored, PolicyProof::Proven { since })
             }
-            Found::Broken(why) => (self.take_back(known).await?, PolicyProof::NotProven { why }),
+            Found::Broken(why) => {
+                let broken = PolicyProof::NotProven { why };
+                // Whether or not the record can be taken back.
+                self.learn(&broken, metrics);
+                (self.take_back(known).await?, broken)
+            }
         };
         *kept = Some(stored);
         Ok(proof)
@@ -362,7 +367,8 @@ impl Proofs {
         match tokio::time::timeout(self.request_timeout, call).await {
             Ok(Ok(found)) => Ok(Ok(found)),
             Ok(Err(kube::Error::Api(status)))
-                if (400..500).contains(&status.code) && status.code != 408 && status.code != 429 =>
+                // 401: an API server that does not know the token yet, or any more.
+                if (400..500).contains(&status.code) && ![401, 408, 429].contains(&status.code) =>
             {
                 Ok(Err(status.message.clone()))
             }

@@ -40,8 +40,8 @@ const WATCH_SECONDS: u32 = 60;
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 /// Objects in one answer to a list. A real Node has 20 KB.
 const PAGE: u32 = 250;
-/// The same of users' ConfigMaps, which may have a megabyte each.
-const PAGE_OF_SOURCES: u32 = 16;
+/// The same of users' ConfigMaps and of ScriptRunners, which may have a megabyte each.
+const PAGE_OF_LARGE: u32 = 16;
 
 /// What is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +103,17 @@ where
     watch_each(apis, selector, PAGE)
 }
 
+/// The same, of objects that may be large.
+pub fn watch_large<K>(
+    apis: Vec<Api<K>>,
+    selector: Option<&str>,
+) -> BoxStream<'static, watcher::Result<Event<K>>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    watch_each(apis, selector, PAGE_OF_LARGE)
+}
+
 fn watch_each<K>(
     apis: Vec<Api<K>>,
     selector: Option<&str>,
@@ -149,7 +160,7 @@ pub fn start(client: &Client, scope: &Scope, sink: &Sink) -> Vec<(&'static str, 
     let namespaces = watch_all(vec![Api::all(client.clone())], None);
     let config_maps = watch_all(scope.apis(client), ours);
     let is_source = format!("{}={}", labels::SOURCE, labels::SOURCE_TRUE);
-    let sources = watch_each(scope.apis::<Labelled>(client), Some(&is_source), PAGE_OF_SOURCES);
+    let sources = watch_large(scope.apis::<Labelled>(client), Some(&is_source));
     vec![
         ("pods", spawn(sink, "pods", pods, PodEvents)),
         ("nodes", spawn(sink, "nodes", nodes, NodeEvents::default())),

@@ -34,6 +34,8 @@ pub enum Source {
     NoKey,
     /// There is no such ConfigMap with the label.
     NoConfigMap,
+    /// There is one, and the operator has no room for what it holds, beside the others of this namespace.
+    NoRoom,
 }
 
 /// The texts that a run of the spec is pinned to.
@@ -91,6 +93,14 @@ fn text(
             ConditionReason::InputMissing,
             format!(
                 "{field}: no ConfigMap {name:?} with label {}={} is in this namespace; make it, or label it",
+                labels::SOURCE,
+                labels::SOURCE_TRUE
+            ),
+        ),
+        Some(Source::NoRoom) => (
+            ConditionReason::InputInvalid,
+            format!(
+                "{field}: the ConfigMaps with label {0}={1} in this namespace hold more than the operator keeps, so that it does not know what is in ConfigMap {name:?}; take the label off those that no ScriptRunner names, then change this one",
                 labels::SOURCE,
                 labels::SOURCE_TRUE
             ),

@@ -219,8 +219,10 @@ async fn a_break_takes_the_record_back_and_a_failure_does_not() {
     assert!(matches!(ask(&broken).await, PolicyProof::NotProven { .. }));
     let put = record.all().into_iter().find(|it| it.method == Method::PUT).unwrap();
     assert_eq!(put.body["data"][RECORD_KEY], r#"{"since":null,"objects":[]}"#);
-    let (failing, record) = proofs(Installed { canary: (503, "busy"), stored, ..installed() });
-    assert!(failing.ask(&Metrics::new()).await.is_err());
-    assert_eq!(failing.newest(), PolicyProof::Awaited);
-    assert!(record.all().iter().all(|it| it.method != Method::PUT));
+    for canary in [(503, "busy"), (401, "Unauthorized")] {
+        let (failing, record) = proofs(Installed { canary, stored: stored.clone(), ..installed() });
+        assert!(failing.ask(&Metrics::new()).await.is_err());
+        assert_eq!(failing.newest(), PolicyProof::Awaited);
+        assert!(record.all().iter().all(|it| it.method != Method::PUT));
+    }
 }

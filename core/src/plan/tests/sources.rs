@@ -106,6 +106,7 @@ fn nothing_begins_until_there_is_a_script() {
         (Source::NoKey, "InputMissing"),
         (Source::Binary, "InputInvalid"),
         (Source::TooLong(1_000_000), "InputInvalid"),
+        (Source::NoRoom, "InputInvalid"),
         (Source::Text("".into()), "InputInvalid"),
     ] {
         let mut toy = Toy::new(&spec(""), 1);
