@@ -531,7 +531,8 @@ pub enum RunAs {
 #[serde(rename_all = "camelCase")]
 pub struct HostFileSystem {
     /// `ReadWrite` (the default) or `ReadOnly`, which includes every mount below `/`. A privileged script can mount it
-    /// again for writing: this guards against mistakes, not against intent.
+    /// again for writing: this guards against mistakes, not against intent. `ReadOnly` needs nodes that can mount so: Linux
+    /// 5.12 with containerd 2.0 or CRI-O 1.30, or newer; others refuse the pod, and the message says so.
     #[serde(default)]
     pub access_mode: AccessMode,
 }

@@ -14,7 +14,8 @@ pub const MAX_TRUSTED_CA_BYTES: usize = 262_144;
 #[serde(rename_all = "camelCase")]
 pub struct ScriptFrom {
     /// The key of a ConfigMap that holds the script, text of at most 64 KiB. The ConfigMap is of the ScriptRunner's namespace and
-    /// has the label `scriptrunner.io/source: "true"`, without which it is not watched.
+    /// has the label `scriptrunner.io/source: "true"`, without which it is not watched. Of all ConfigMaps with it in a namespace
+    /// at most 8 MiB are kept.
     pub config_map_key_ref: SourceKey,
     /// SHA-256 that the script must have, 64 lower-case hexadecimal digits; required in a privileged mode. Another
     /// content is not run: the condition `Accepted` is `False` with reason `InputChanged`.

@@ -85,11 +85,14 @@ pub fn fit(status: &mut ScriptRunnerStatus, other_bytes: usize) -> Fitted {
 
 /// Removes the entries of gone nodes that are past their time or, the longest gone first, too many. Returns their names,
 /// sorted. Must come before the counters are computed.
-pub fn expire_gone(status: &mut ScriptRunnerStatus, now: &Time) -> Vec<String> {
+///
+/// Those of a sample's current run stay: they are no more than it has, and another node would be drawn in the place of each.
+pub fn expire_gone(status: &mut ScriptRunnerStatus, is_sample: bool, now: &Time) -> Vec<String> {
+    let sampled = status.run.as_ref().filter(|_| is_sample).map(|run| run.number);
     let mut gone: Vec<(&Time, &String)> = status
         .nodes
         .iter()
-        .filter(|(_, node)| is_droppable(node))
+        .filter(|(_, node)| is_droppable(node) && !sampled.is_some_and(|run| node.is_in(run)))
         .filter_map(|(name, node)| Some((node.gone_time.as_ref()?, name)))
         .collect();
     gone.sort();

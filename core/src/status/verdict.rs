@@ -50,7 +50,7 @@ pub fn assemble(
 ) -> (ScriptRunnerStatus, Answers) {
     let is_same_spec = status.observed_generation == Some(observed.object.generation);
     status.observed_generation = Some(observed.object.generation);
-    expire_gone(&mut status, &Time(now));
+    expire_gone(&mut status, observed.object.spec.node_sample.is_some(), &Time(now));
     let exit_codes = observed.object.spec.exit_codes.as_ref();
     count(&mut status, exit_codes);
     let consensus = group(&mut status, observed, is_same_spec);

@@ -632,6 +632,21 @@ fn what_age_took_of_a_gone_node_does_not_open_the_run_again() {
     assert_eq!(toy.status().nodes.keys().collect::<Vec<_>>(), ["n2"]);
 }
 
+#[test]
+fn a_sample_is_not_drawn_again_when_its_nodes_have_long_been_gone() {
+    let mut toy = Toy::new(&everywhere("nodeSample: 1"), 3);
+    toy.finish();
+    let done = toy.nodes_with_pods().pop_first().unwrap();
+    toy.remove_node(&done);
+    toy.settle();
+    toy.wait_seconds(3 * 86_400);
+    toy.settle();
+    assert_eq!((toy.created, toy.status().desired), (1, 1));
+    toy.edit(&everywhere("nodeSample: 1, args: [again]"));
+    toy.finish();
+    assert_eq!(toy.status().nodes.len(), 1, "the next run needs no memory of it: {:#?}", toy.status().nodes);
+}
+
 /// Specs that differ only in where they run.
 const SPECS: [&str; 9] = [
     "{script: x, nodeLabelSelector: {}}",

@@ -220,10 +220,10 @@ mod examples {
             status((0..600).map(|number| (format!("n{number:03}"), entry(number, NodeState::Failed))));
         kept.nodes.insert("active".into(), entry(-day, NodeState::Running));
         kept.nodes.insert("there".into(), node(NodeState::Failed, vec![]));
-        let expired = expire_gone(&mut kept, &at(day));
+        let expired = expire_gone(&mut kept, false, &at(day));
         assert_eq!((expired.len(), expired[99].as_str(), kept.nodes.len()), (100, "n099", 502));
-        assert_eq!(expire_gone(&mut kept, &at(day + 500)).len(), 400);
-        assert!(expire_gone(&mut kept, &at(-9)).is_empty());
+        assert_eq!(expire_gone(&mut kept, false, &at(day + 500)).len(), 400);
+        assert!(expire_gone(&mut kept, false, &at(-9)).is_empty());
     }
 
     #[test]
