@@ -109,7 +109,8 @@ fn admit_unrecorded(draft: &mut Draft<'_>, observed: &Observed, runners: &Runner
         match entry {
             // The size limit costs entries of gone nodes first, and so does their age: one that is dropped does not come back.
             None => {
-                node.is_some_and(|node| node.id == pod.node_id) || !is_cut && !(is_over && pod.has_ended())
+                let is_dropped = is_cut || (is_over && pod.has_ended());
+                node.is_some_and(|node| node.id == pod.node_id) || !is_dropped
             }
             Some(entry) if entry.node_id == pod.node_id => entry.run < number,
             Some(_) => node.is_some_and(|node| node.id == pod.node_id),
