@@ -128,6 +128,14 @@ pub(crate) async fn handover_seconds(client: &Client) -> u64 {
     value.and_then(|variable| variable["value"].as_str()?.parse().ok()).unwrap_or(600)
 }
 
+/// Before a privileged object is made: waits until the operator, which may have been installed a second ago, has proven the
+/// policies.
+pub(crate) async fn until_it_admits_as_is(client: &Client, object: &Value) {
+    if object["spec"]["mode"].as_str().is_some_and(|mode| mode.starts_with("Privileged")) {
+        until_it_admits(client, "scriptrunner-spec").await;
+    }
+}
+
 /// Waits until the operator has proven the policies with the binding `name` as it is now, and admits privileged specs that are
 /// written from then on.
 pub(crate) async fn until_it_admits(client: &Client, name: &str) {

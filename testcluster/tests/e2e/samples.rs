@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     answer::{entry, message, newest, run_number, says, status},
+    operator,
     python_index::PythonIndex,
     stage::{Stage, in_given_namespace},
     submitted::Submitted,
@@ -69,6 +70,7 @@ async fn apply_all(client: &Client, file: &str, change: impl FnOnce(&mut [Value]
     let submitted = Submitted::new(api.clone(), name);
     // What an earlier run of this test has left.
     submitted.delete().await;
+    operator::until_it_admits_as_is(client, &object).await;
     api.patch(name, &params, &Patch::Apply(&object)).await.unwrap();
     submitted
 }

@@ -125,6 +125,7 @@ impl Stage {
         let object = json!({"apiVersion": "scriptrunner.io/v1alpha1", "kind": "ScriptRunner",
             "metadata": {"name": name, "namespace": self.namespace}, "spec": spec});
         let api: Api<ScriptRunner> = self.api();
+        operator::until_it_admits_as_is(&self.client, &object).await;
         api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
         Submitted::new(api, name)
     }
