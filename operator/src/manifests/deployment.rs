@@ -58,6 +58,8 @@ pub(super) fn labels() -> BTreeMap<String, String> {
 fn pod() -> PodSpec {
     PodSpec {
         service_account_name: Some(OPERATOR.to_owned()),
+        // Else whoever may use a higher priority evicts it. A pod for a node stands below it then, whoever asked for that.
+        priority_class_name: Some("system-cluster-critical".to_owned()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
