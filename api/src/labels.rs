@@ -36,6 +36,32 @@ pub const SOURCE: &str = "scriptrunner.io/source";
 /// Value of [`SOURCE`] that lets the operator watch the ConfigMap.
 pub const SOURCE_TRUE: &str = "true";
 
+/// The one annotation with a key of Kubernetes that users may set.
+pub const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
+/// What keys of users' annotations do not have as whole parts between dots and slashes: ours, and what kubelets, container runtimes,
+/// their hooks and networks act on. Before a slash or without one: `cpu-quota.crio.io` and `io.kubernetes.cri-o.Devices` have none.
+pub const NOT_IN_ANNOTATIONS: [&str; 14] = [
+    "scriptrunner.io",
+    "kubernetes.io",
+    "k8s.io",
+    // CRI-O <https://github.com/cri-o/cri-o/blob/main/pkg/annotations/annotations.go>; `io.kubernetes` is also containerd's.
+    "cri-o.io",
+    "crio.io",
+    "io.kubernetes",
+    "nri.io",
+    // Multus, by the standard of networks.
+    "cni.cncf.io",
+    "multus-cni.io",
+    // Hooks and runtimes of podman's family, crun, runc, Kata and gVisor.
+    "io.containers",
+    "run.oci",
+    "org.systemd.property",
+    "io.katacontainers",
+    "dev.gvisor",
+];
+/// What is said of them.
+pub const NOT_IN_ANNOTATIONS_TEXT: &str = "annotations whose key has scriptrunner.io, kubernetes.io, k8s.io, cri-o.io, crio.io, io.kubernetes, nri.io, cni.cncf.io, multus-cni.io, io.containers, run.oci, org.systemd.property, io.katacontainers or dev.gvisor between dots and slashes are not for users, because nodes act on them; choose another key";
+
 /// Prefix of environment variables that only the runner sets.
 pub const ENV_PREFIX: &str = "SCRIPTRUNNER_";
 /// Environment of the script: name of the node.

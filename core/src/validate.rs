@@ -25,7 +25,7 @@ use scriptrunner_api::{
 pub use self::{
     attempts::{Attempts, ValidExitCodes, ValidRerun},
     images::AllowedImages,
-    pod_parts::{PodParts, SAFE_TO_EVICT},
+    pod_parts::PodParts,
     sources::{Source, Sources},
     targets::{Matching, NodeCount, Targets},
 };

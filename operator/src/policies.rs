@@ -52,6 +52,8 @@ pub const STATUS: &str = "scriptrunner-status";
 pub const PODS: &str = "scriptrunner-pods";
 /// Policy: who enters runner pods of a privileged mode.
 pub const EXEC: &str = "scriptrunner-exec";
+/// Policy: what the binding of a runner pod to its node may write.
+pub const POD_BINDING: &str = "scriptrunner-pod-binding";
 /// Policy: who says how a runner's container ended.
 pub const POD_OUTCOME: &str = "scriptrunner-pod-outcome";
 /// Policy: who asks for tokens that runners are known by.
@@ -71,6 +73,7 @@ pub const NAMES: &[&str] = &[
     requested_by::REQUESTED_BY,
     STATUS,
     PODS,
+    POD_BINDING,
     EXEC,
     POD_OUTCOME,
     TOKENS,
@@ -91,6 +94,7 @@ pub fn policies() -> Vec<ValidatingAdmissionPolicy> {
         requested_by::policy(),
         status::policy(),
         pods::marks(),
+        pods::binding(),
         pods::entering(),
         pods::outcome(),
         tokens::policy(),
@@ -108,6 +112,7 @@ pub fn bindings() -> Vec<ValidatingAdmissionPolicyBinding> {
         binding(requested_by::REQUESTED_BY, &["Deny"]),
         binding(STATUS, &["Deny"]),
         binding(PODS, &["Deny"]),
+        binding(POD_BINDING, &["Deny"]),
         binding(EXEC, &["Deny"]),
         binding(POD_OUTCOME, &["Deny"]),
         binding(TOKENS, &["Deny"]),

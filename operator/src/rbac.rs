@@ -9,6 +9,7 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use scriptrunner_api::GROUP;
 
 use crate::{
+    leader::LEASE_NAME,
     policies,
     proof::RECORD_NAME,
     sessions::{SECRET_NAME, SERVICE_NAME},
@@ -75,7 +76,7 @@ pub const CLUSTER: &[Rule] = &[
         resource: "configmaps",
         names: &[],
         verbs: &["get", "list", "watch", "create", "delete"],
-        why: "The immutable inputs of each run. Get: before one with its name is adopted. List and watch: of ours by our label, metadata only; and those of users that have the label scriptrunner.io/source=true, for scriptFrom and trustedCA.",
+        why: "The immutable inputs of each run. Get: before one with its name is adopted, and to read back what a run that goes on is pinned to. List and watch: of ours by our label, metadata only; and those of users that have the label scriptrunner.io/source=true, for scriptFrom and trustedCA.",
     },
     Rule {
         group: "",
@@ -165,9 +166,16 @@ pub const OWN_NAMESPACE: &[Rule] = &[
     Rule {
         group: "coordination.k8s.io",
         resource: "leases",
+        names: &[LEASE_NAME],
+        verbs: &["get", "update"],
+        why: "One operator at a time writes. This lease and no other.",
+    },
+    Rule {
+        group: "coordination.k8s.io",
+        resource: "leases",
         names: &[],
-        verbs: &["get", "create", "update"],
-        why: "One operator at a time writes. RBAC cannot narrow a create by name, so the namespace narrows it.",
+        verbs: &["create"],
+        why: "To make that lease at the first start. RBAC cannot narrow a create by name, so the namespace narrows it.",
     },
     Rule {
         group: "",

@@ -34,7 +34,8 @@ pub struct Dependencies {
     pub packages: Vec<String>,
 
     /// Package index that replaces the default one, an http or https URL of at most 2048 characters. Whoever may read the
-    /// ScriptRunner reads a password in it: set `UV_INDEX_URL` and `PIP_INDEX_URL` in `env` from a Secret instead.
+    /// ScriptRunner reads a password in it: set `UV_INDEX_URL` and `PIP_INDEX_URL` in `env` from a Secret instead. Whoever may write that Secret then
+    /// decides what is installed: in a privileged mode he is root on the nodes.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "indexURL")]
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[!-~]+$"))]
     pub index_url: Option<String>,

@@ -10,6 +10,8 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::labels::{NOT_IN_ANNOTATIONS, NOT_IN_ANNOTATIONS_TEXT, SAFE_TO_EVICT};
+
 /// When the image is pulled: `IfNotPresent` (the default), `Always`, or `Never`. A change applies to pods that are made
 /// later.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,18 +68,22 @@ pub struct Resources {
 )]
 pub struct PodTemplate {
     /// Labels of the pods, at most 32. Keys with our prefix `scriptrunner.io/` are refused, and
-    /// `sidecar.istio.io/inject` stays `false`: a sidecar would outlive the script and keep the pod from ending. A change
+    /// `sidecar.istio.io/inject` stays `false`: a sidecar would outlive the script and keep the pod from ending. May be set
+    /// only by who may create pods in the namespace, because Services and NetworkPolicies choose pods by them. A change
     /// applies to pods that are made later.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "pod_labels")]
     #[x_kube(validation = Rule::new("self.all(k, !k.matches('^([^/]*[.])?scriptrunner[.]io/'))").message("labels of scriptrunner.io are the operator's; choose another key"))]
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the pods, at most 32. Keys with our prefix, and keys of `kubernetes.io`, `k8s.io`, `cri-o.io` and `nri.io`, which
-    /// change what the node does, are refused; only `cluster-autoscaler.kubernetes.io/safe-to-evict` is allowed.
-    /// `linkerd.io/inject` stays `disabled`, as the label of Istio does. A change applies to pods that are made later.
+    /// Annotations of the pods, at most 32. Refused are keys that have between dots and slashes our own `scriptrunner.io`, or what
+    /// changes what the node does: `kubernetes.io`, `k8s.io`, `cri-o.io`, `crio.io`, `io.kubernetes`, `nri.io`, `cni.cncf.io`,
+    /// `multus-cni.io`, `io.containers`, `run.oci`, `org.systemd.property`, `io.katacontainers`, `dev.gvisor`; of these only
+    /// `cluster-autoscaler.kubernetes.io/safe-to-evict` is allowed. `linkerd.io/inject` stays `disabled`, as the label of Istio does.
+    /// May be set only by who may create pods in the namespace, because controllers act on them. A change applies to pods that are
+    /// made later.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "pod_annotations")]
-    #[x_kube(validation = Rule::new("self.all(k, k == 'cluster-autoscaler.kubernetes.io/safe-to-evict' || !k.matches('^([^/]*[.])?(scriptrunner[.]io|kubernetes[.]io|k8s[.]io|cri-o[.]io|nri[.]io)/'))").message("annotations of scriptrunner.io, kubernetes.io, k8s.io, cri-o.io and nri.io are not for users, because nodes act on them; choose another key"))]
+    #[x_kube(validation = Rule::new(annotations_of_users()).message(NOT_IN_ANNOTATIONS_TEXT))]
     pub annotations: BTreeMap<String, String>,
     /// Volumes that the script can see, at most 16. A change starts a new run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -89,11 +95,13 @@ pub struct PodTemplate {
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("self.all(m, self.exists_one(o, o.mountPath == m.mountPath))").message("two volumeMounts have the same mountPath; change one"))]
     pub volume_mounts: Vec<VolumeMount>,
-    /// Name of a PriorityClass, at most 253 characters. Default: the cluster's default. A change applies to pods that are made later.
+    /// Name of a PriorityClass, at most 253 characters. Default: the cluster's default. May be set only by who may create pods in the
+    /// namespace, because pods of a higher priority evict others. A change applies to pods that are made later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
-    /// Name of a RuntimeClass, at most 253 characters. Default: the node's default runtime. A change starts a new run.
+    /// Name of a RuntimeClass, at most 253 characters. Default: the node's default runtime. May be set only by who may create pods in
+    /// the namespace. A change starts a new run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub runtime_class_name: Option<String>,
@@ -351,6 +359,12 @@ fn pod_labels(_: &mut SchemaGenerator) -> Schema {
     }})
 }
 
+/// The rule of [`NOT_IN_ANNOTATIONS`] as CEL. The operator has it too, for objects that are older.
+fn annotations_of_users() -> String {
+    let words = NOT_IN_ANNOTATIONS.join("|").replace('.', "[.]");
+    format!("self.all(k, k == '{SAFE_TO_EVICT}' || !k.matches('(^|[./])({words})([./]|$)'))")
+}
+
 fn pod_annotations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "maxProperties": 32, "additionalProperties": {"type": "string", "maxLength": 4096}})
 }
@@ -358,6 +372,13 @@ fn pod_annotations(_: &mut SchemaGenerator) -> Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_of_annotations_names_all_that_is_refused() {
+        let (_, rest) = NOT_IN_ANNOTATIONS_TEXT.split_once("key has ").unwrap();
+        let (words, _) = rest.split_once(" between").unwrap();
+        assert_eq!(words.replace(" or ", ", ").split(", ").collect::<Vec<_>>(), NOT_IN_ANNOTATIONS);
+    }
 
     #[test]
     fn a_quantity_may_be_a_number() {

@@ -6,11 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use scriptrunner_api::{GROUP, VERSION, labels, v1alpha1::Mode};
 
 use super::{FAILURES_BEFORE, LONGEST_SECONDS, Target, longest_seconds};
-use crate::{
-    names::pod_name,
-    observed::ObjectFacts,
-    validate::{SAFE_TO_EVICT, ValidRun},
-};
+use crate::{names::pod_name, observed::ObjectFacts, validate::ValidRun};
 
 pub(super) fn child_metadata(object: &ObjectFacts, mode: Mode, run: u64) -> ObjectMeta {
     ObjectMeta {
@@ -58,6 +54,6 @@ pub(super) fn pod_metadata(object: &ObjectFacts, valid: &ValidRun, target: &Targ
     for (key, value) in &valid.parts.annotations {
         annotations.entry(key.clone()).or_insert_with(|| value.clone());
     }
-    annotations.entry(SAFE_TO_EVICT.to_owned()).or_insert_with(|| "true".to_owned());
+    annotations.entry(labels::SAFE_TO_EVICT.to_owned()).or_insert_with(|| "true".to_owned());
     metadata
 }

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use scriptrunner_api::v1alpha1::{ImagePullPolicy, Mode, Resources, ScriptRunnerSpec};
+use scriptrunner_api::{
+    labels::{NOT_IN_ANNOTATIONS, NOT_IN_ANNOTATIONS_TEXT, SAFE_TO_EVICT},
+    v1alpha1::{ImagePullPolicy, Mode, Resources, ScriptRunnerSpec},
+};
 
 use super::{Refusal, inputs::is_sha256, invalid};
 use crate::quantity::nanos;
 
-/// The one annotation of a domain of Kubernetes that users may set.
-pub const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
 /// Domain of the operator's own keys.
 const OURS: &str = "scriptrunner.io";
-/// Further domains of annotations that nodes act on.
-const OF_NODES: [&str; 4] = ["kubernetes.io", "k8s.io", "cri-o.io", "nri.io"];
 
 /// What pods are made of beside what runs. None of this is pinned: a change is for pods that are made later.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,15 +41,14 @@ impl PodParts {
         let resources = spec.resources.clone().unwrap_or_default();
         check_resources("resources", &resources)?;
         let template = spec.pod_template.clone().unwrap_or_default();
-        check_keys("labels", &template.labels, |domain| {
-            is_of(domain, OURS).then(|| format!("labels of {OURS} are the operator's; choose another key"))
+        check_keys("labels", &template.labels, |key| {
+            let is_ours = key.split_once('/').is_some_and(|(domain, _)| is_of(domain, OURS));
+            is_ours.then(|| format!("labels of {OURS} are the operator's; choose another key"))
         })?;
-        check_keys("annotations", &template.annotations, |domain| {
-            (is_of(domain, OURS) || OF_NODES.into_iter().any(|of_nodes| is_of(domain, of_nodes))).then(|| {
-                format!(
-                    "annotations of {OURS}, kubernetes.io, k8s.io, cri-o.io and nri.io are not for users, because nodes act on them; choose another key"
-                )
-            })
+        check_keys("annotations", &template.annotations, |key| {
+            let is_refused =
+                key != SAFE_TO_EVICT && NOT_IN_ANNOTATIONS.into_iter().any(|part| has_part(key, part));
+            is_refused.then(|| NOT_IN_ANNOTATIONS_TEXT.to_owned())
         })?;
         Ok(Self {
             pull_policy: spec.image_pull_policy.unwrap_or_default(),
@@ -116,14 +114,21 @@ fn is_of(domain: &str, other: &str) -> bool {
     domain.strip_suffix(other).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
+/// Whether the text is in the key between dots and slashes, or begins or ends it.
+fn has_part(key: &str, part: &str) -> bool {
+    let is_edge = |beside: Option<char>| beside.is_none_or(|beside| ['.', '/'].contains(&beside));
+    key.match_indices(part).any(|(at, _)| {
+        is_edge(key[..at].chars().next_back()) && is_edge(key[at + part.len()..].chars().next())
+    })
+}
+
 fn check_keys(
     field: &str,
     values: &BTreeMap<String, String>,
     refusal: impl Fn(&str) -> Option<String>,
 ) -> Result<(), Refusal> {
-    for key in values.keys().filter(|key| *key != SAFE_TO_EVICT || field == "labels") {
-        let domain = key.split_once('/').map(|(domain, _)| domain);
-        if let Some(why) = domain.and_then(&refusal) {
+    for key in values.keys() {
+        if let Some(why) = refusal(key) {
             return invalid(format!("podTemplate.{field}: {key:?}: {why}"));
         }
         let (prefix, name) = key.split_once('/').unwrap_or(("a", key));

@@ -58,6 +58,8 @@ pub(super) fn labels() -> BTreeMap<String, String> {
 fn pod() -> PodSpec {
     PodSpec {
         service_account_name: Some(OPERATOR.to_owned()),
+        // So that no pod of a user evicts it, but for one of `system-node-critical`, which only who creates pods can ask for.
+        priority_class_name: Some("system-cluster-critical".to_owned()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),

@@ -155,6 +155,11 @@ fn the_operator_is_nobody_and_has_nothing_to_write_to() {
     let shared = [pod.host_network, pod.host_pid, pod.host_ipc, pod.share_process_namespace];
     assert!(shared.iter().all(|shared| *shared != Some(true)));
     assert_eq!((pod.volumes, pod.init_containers, pod.ephemeral_containers), (None, None, None));
+    assert_eq!(
+        pod.priority_class_name.as_deref(),
+        Some("system-cluster-critical"),
+        "so that pods of users do not evict it"
+    );
     let context = pod.security_context.unwrap();
     assert_eq!(context.run_as_non_root, Some(true));
     assert!(context.run_as_user > Some(0) && context.run_as_group > Some(0));

@@ -7,8 +7,8 @@ use scriptrunner_api::{GROUP, session::AUDIENCE};
 use scriptrunner_core::names::{NORMAL_POD_PREFIX, PRIVILEGED_POD_PREFIX};
 
 use super::{
-    ACCESS_GROUP, EXEC, EXECUTION_MODES, GARBAGE_COLLECTORS, POD_OUTCOME, PODS, USE, demand, is_child,
-    is_operator, is_runner_pod, matching, may_use, policy, rule, variable, when,
+    ACCESS_GROUP, EXEC, EXECUTION_MODES, GARBAGE_COLLECTORS, POD_BINDING, POD_OUTCOME, PODS, USE, demand,
+    is_child, is_operator, is_runner_pod, matching, may_use, policy, rule, variable, when,
 };
 
 /// Nobody but the operator makes a pod that looks like ours, and nobody edits one, or takes its marks.
@@ -91,6 +91,35 @@ fn kept() -> Vec<Validation> {
             ),
         ),
     ]
+}
+
+/// A binding writes its annotations, and from Kubernetes 1.35 on its labels, over those of the pod, which no policy of pods sees. The
+/// scheduler's has none.
+pub(super) fn binding() -> ValidatingAdmissionPolicy {
+    policy(
+        POD_BINDING,
+        ValidatingAdmissionPolicySpec {
+            match_constraints: Some(matching(
+                None,
+                &rule("", "v1", &["CREATE"], &["bindings", "pods/binding"]),
+            )),
+            match_conditions: Some(vec![when(
+                "ours",
+                format!(
+                    "[request.?name.orValue(''), object.metadata.?name.orValue('')].exists(n, {})",
+                    is_runner_pod("n")
+                ),
+            )]),
+            validations: Some(vec![demand(
+                POD_BINDING,
+                &format!("the binding of a runner pod has no label or annotation {GROUP}/*; leave them out"),
+                &format!(
+                    "[object.metadata.?labels.orValue({{}}), object.metadata.?annotations.orValue({{}})]\n.all(m, m.all(k, !k.startsWith('{GROUP}/')))"
+                ),
+            )]),
+            ..Default::default()
+        },
+    )
 }
 
 /// Whoever enters a privileged runner is root on its node.

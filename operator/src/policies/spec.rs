@@ -35,6 +35,12 @@ pub(super) fn policy() -> ValidatingAdmissionPolicy {
                     format!("variables.oldMode == 'Normal' || variables.oldMode == variables.mode\n|| {may_old}"),
                 ),
                 variable("borrows", borrows()),
+                variable("usesTemplate", uses_template()),
+                variable(
+                    "mayCreatePods",
+                    "authorizer.group('').resource('pods').namespace(request.namespace).check('create').allowed()"
+                        .to_owned(),
+                ),
                 // A toleration without a key is for every taint.
                 variable(
                     "controlPlane",
@@ -71,9 +77,13 @@ fn spec_validations() -> Vec<Validation> {
             message: Some(format!(
                 "{SPEC}: Secrets, ConfigMaps, claims and pull secrets may be named only by who may create pods in this namespace"
             )),
-            ..forbidden(
-                "!variables.changed || !variables.borrows\n|| authorizer.group('').resource('pods').namespace(request.namespace).check('create').allowed()",
-            )
+            ..forbidden("!variables.changed || !variables.borrows || variables.mayCreatePods")
+        },
+        Validation {
+            message: Some(format!(
+                "{SPEC}: labels, annotations, priorityClassName and runtimeClassName of podTemplate may be set only by who may create pods in this namespace"
+            )),
+            ..forbidden("!variables.changed || !variables.usesTemplate || variables.mayCreatePods")
         },
         Validation {
             message: Some(format!(
@@ -115,4 +125,16 @@ fn borrows() -> String {
         ),
     ]
     .join("\n|| ")
+}
+
+/// Whether the spec says how others treat its pods, which otherwise only who makes pods there says: by a label a pod joins a
+/// Service or leaves a NetworkPolicy, by its priority it evicts pods of other tenants, also where it names its node and no
+/// scheduler is asked. Untyped as above.
+fn uses_template() -> String {
+    let template = "dyn(object.spec).?podTemplate";
+    let [labels, annotations] =
+        ["labels", "annotations"].map(|field| format!("{template}.?{field}.orValue({{}}).size() > 0"));
+    let [priority, runtime] =
+        ["priorityClassName", "runtimeClassName"].map(|field| format!("{template}.?{field}.hasValue()"));
+    [labels, annotations, priority, runtime].join("\n|| ")
 }

@@ -17,8 +17,8 @@ use scriptrunner_api::{
 use scriptrunner_operator::{
     manifests::NAMESPACE,
     policies::{
-        CONFIG_MAPS, EXEC, NAMESPACE_LABEL, OPERATOR_REQUESTS, POD_OUTCOME, PODS, PRIVILEGED_NAMESPACE, SPEC,
-        STATUS, TOKENS,
+        CONFIG_MAPS, EXEC, NAMESPACE_LABEL, OPERATOR_REQUESTS, POD_BINDING, POD_OUTCOME, PODS,
+        PRIVILEGED_NAMESPACE, SPEC, STATUS, TOKENS,
         requested_by::{ANNOTATION, REQUESTED_BY, REQUESTED_BY_NEEDED},
     },
     proof::RECORD_NAME,
@@ -184,6 +184,29 @@ async fn a_script_reads_nothing_that_its_author_may_not_mount() {
 }
 
 #[tokio::test]
+async fn pods_of_others_are_not_evicted_or_stood_in_for() {
+    place("attack-dress", &[], async |place| {
+        let with = |who: &'static str, what: &'static str, template: Value| {
+            let mut object = with_env(&json!([]));
+            object["spec"]["podTemplate"] = template;
+            Attempt::create(who, what, &place.objects(""), object)
+        };
+        let priority = json!({"priorityClassName": "system-node-critical"});
+        let attempts = [
+            with("author", "evicts pods of others", priority.clone()),
+            with("holder", "evicts pods of others", priority.clone()),
+            with("author", "joins a Service", json!({"labels": {"app": "other"}})),
+            with("author", "asks a controller", json!({"annotations": {"example.org/a": "b"}})),
+            with("author", "takes another runtime", json!({"runtimeClassName": "other"})),
+        ];
+        place.is_stopped_by(&[SPEC], &attempts).await;
+        let editor = [with("editor", "gives a priority", priority)];
+        place.expect(&editor, "with the right to create pods", Yes).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn wildcards_and_grants_of_ones_own_give_no_mode() {
     place("attack-grant", &[], async |place| {
         // What gives it to him in his namespace, as far as RBAC knows.
@@ -273,6 +296,38 @@ async fn the_marks_of_a_runner_stay() {
             ),
         ];
         place.is_stopped_by(&[PODS], &attempts).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_binding_leaves_the_marks_of_a_runner() {
+    place("attack-bind", &[], async |place| {
+        // One that no scheduler looks after; a gate would refuse every binding.
+        let mut pod = children::pod("srn-1", Mode::Normal, &place.owner);
+        let unbound = json!({"spec": {"schedulingGates": null, "schedulerName": "testcluster-never"}});
+        json_patch::merge(&mut pod, &unbound);
+        place.make("pods", &pod).await;
+        let with = |what: &'static str, path: &str, metadata: Value| {
+            let mut binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "srn-1"},
+                "target": {"name": "nobody"}});
+            json_patch::merge(&mut binding["metadata"], &metadata);
+            Attempt::create("owner", what, &place.core(path), binding)
+        };
+        let (label, note) =
+            (json!({"labels": {labels::UID: "x"}}), json!({"annotations": {labels::NODE: "other"}}));
+        let attempts = [
+            with("changes a label", "pods/srn-1/binding", label.clone()),
+            with("changes a note", "pods/srn-1/binding", note.clone()),
+            with("changes a label in the older way", "bindings", label),
+            with("changes a note in the older way", "bindings", note),
+        ];
+        place.is_stopped_by(&[POD_BINDING], &attempts).await;
+        let plain = [
+            with("binds as a scheduler does", "pods/srn-1/binding", json!({})),
+            with("binds in the older way", "bindings", json!({})),
+        ];
+        place.expect(&plain, "with the rule", Yes).await;
     })
     .await;
 }

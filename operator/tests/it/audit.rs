@@ -20,7 +20,11 @@ const RARE: [(&str, bool, &str); 4] = [
     ("get pods", false, "a pod that vanishes from the watch, or whose name is taken"),
     ("update secrets", true, "a certificate that is about to end, or a Secret that cannot be read"),
     ("patch events", false, "an Event that repeats within minutes"),
-    ("get configmaps", false, "inputs that an operator made just before it died"),
+    (
+        "get configmaps",
+        false,
+        "inputs that an operator made just before it died, and those of a run that went on while it was away",
+    ),
 ];
 
 /// One request, as the audit log tells it.

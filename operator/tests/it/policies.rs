@@ -48,6 +48,9 @@ async fn secrets_and_config_maps_are_named_only_by_who_may_create_pods() {
         let config_map = from(json!({"configMapKeyRef": {"name": "c", "key": "k"}}));
         let refused =
             No("scriptrunner-spec: Secrets, ConfigMaps, claims and pull secrets may be named only by who may create pods");
+        let undressed = No(
+            "scriptrunner-spec: labels, annotations, priorityClassName and runtimeClassName of podTemplate may be set only by who may create pods",
+        );
         for (who, env, expected) in [
             ("author", secret.clone(), refused),
             ("author", from(json!({"fieldRef": null, "secretKeyRef": {"name": "s", "key": "k"}})), refused),
@@ -75,6 +78,11 @@ async fn secrets_and_config_maps_are_named_only_by_who_may_create_pods() {
             (volume(json!({"configMap": {"name": "c"}})), refused),
             (volume(json!({"secret": {"secretName": "s"}})), refused),
             (volume(json!({"persistentVolumeClaim": {"claimName": "c"}})), refused),
+            (json!({"podTemplate": {"labels": {"app": "other"}}}), undressed),
+            (json!({"podTemplate": {"annotations": {"example.org/a": "b"}}}), undressed),
+            (json!({"podTemplate": {"priorityClassName": "high"}}), undressed),
+            (json!({"podTemplate": {"runtimeClassName": "other"}}), undressed),
+            (json!({"podTemplate": {"labels": {}, "annotations": {}}}), Yes),
             (volume(json!({"emptyDir": {}})), Yes),
             (volume(json!({"ephemeral": claim})), Yes),
         ] {
@@ -84,6 +92,15 @@ async fn secrets_and_config_maps_are_named_only_by_who_may_create_pods() {
         api.create(&PostParams::default(), &script_runner("secret", "Normal", &secret)).await.unwrap();
         may_patch("author", &namespace, "secret", json!({"spec": {"script": "false"}}), refused).await;
         may_patch("author", &namespace, "secret", json!({"metadata": {"labels": {"x": "y"}}}), Yes).await;
+        // What is there already is edited only by who may write it, and everybody may take it away.
+        let mut dressed = script_runner("dressed", "Normal", &json!([]));
+        dressed.spec.pod_template =
+            serde_json::from_value(json!({"labels": {"app": "other"}, "priorityClassName": "high"})).unwrap();
+        api.create(&PostParams::default(), &dressed).await.unwrap();
+        may_patch("author", &namespace, "dressed", json!({"spec": {"script": "false"}}), undressed).await;
+        let less = json!({"spec": {"podTemplate": {"priorityClassName": null}}});
+        may_patch("author", &namespace, "dressed", less, undressed).await;
+        may_patch("author", &namespace, "dressed", json!({"spec": {"podTemplate": null}}), Yes).await;
         Ok::<_, Error>(())
     })
     .await

@@ -280,6 +280,8 @@ async fn what_is_not_on_the_list_is_refused() {
             (&get, definition.replace(CRD_NAME, "others.example.org")),
             (&get, format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/it")),
             (&post, "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases".to_owned()),
+            (&get, format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/it")),
+            (&put, format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/it")),
             (&delete, format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/it")),
         ] {
             let body = if method == get || method == delete { Value::Null } else { json!({}) };

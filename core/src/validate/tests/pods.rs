@@ -3,7 +3,7 @@
 use super::*;
 
 /// A spec that is refused, and words of the refusal.
-const REFUSED: [(&str, &str); 62] = [
+const REFUSED: [(&str, &str); 76] = [
     ("{script: x, nodeNames: [a], image: ''}", "is no name of an image"),
     ("{script: x, nodeNames: [a], image: '-a'}", "is no name of an image"),
     ("{script: x, nodeNames: [a], image: 'a b'}", "is no name of an image"),
@@ -91,6 +91,62 @@ const REFUSED: [(&str, &str); 62] = [
         "because nodes act on them",
     ),
     ("{script: x, nodeNames: [a], podTemplate: {annotations: {nri.io/a: a}}}", "because nodes act on them"),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {cpu-quota.crio.io: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {cpu-shared.crio.io/runner: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {seccomp-profile.kubernetes.cri-o.io: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {seccomp-profile.kubernetes.cri-o.io/POD: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {io.kubernetes.cri-o.Devices: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {io.kubernetes.cri.rdt-class: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {io.containers.trace-syscall: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {run.oci.keep_original_groups: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {org.systemd.property.DevicePolicy: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {io.katacontainers.config.hypervisor.kernel_params: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {k8s.v1.cni.cncf.io/networks: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {v1.multus-cni.io/default-network: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {dev.gvisor.spec.mount.a.source: a}}}",
+        "because nodes act on them",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {example.com/io.kubernetes.cri-o.a: a}}}",
+        "because nodes act on them",
+    ),
     ("{script: x, nodeNames: [a], podTemplate: {volumes: [{name: a}]}}", "give exactly one of configMap"),
     ("{script: x, nodeNames: [a], podTemplate: {volumes: [{name: A, emptyDir: {}}]}}", "lower-case letters"),
     (
@@ -207,7 +263,7 @@ const REFUSED: [(&str, &str); 62] = [
 const ACCEPTED: [&str; 4] = [
     "{script: x, nodeNames: [a], podTemplate: {volumes: [{name: a, emptyDir: {}}], volumeMounts: [{name: a, mountPath: /tmp/a}, {name: a, mountPath: /scriptrunners, subPath: a..b}, {name: a, mountPath: /devices}]}}",
     "{script: x, nodeNames: [a], mode: Privileged, parallelism: 1, executionDeadlineSeconds: 1, image: 'a@sha256:0000000000000000000000000000000000000000000000000000000000000000', hostPID: true, dependencies: {packages: [jq]}, podTemplate: {volumes: [{name: a, secret: {secretName: s}}]}}",
-    "{script: x, nodeNames: [a], podTemplate: {labels: {kubernetes.io/a: b, notscriptrunner.io/a: ''}, annotations: {cluster-autoscaler.kubernetes.io/safe-to-evict: 'false', mykubernetes.io/a: '', a: b}}}",
+    "{script: x, nodeNames: [a], podTemplate: {labels: {kubernetes.io/a: b, notscriptrunner.io/a: ''}, annotations: {cluster-autoscaler.kubernetes.io/safe-to-evict: 'false', mykubernetes.io/a: '', mycrio.io: a, prun.oci.x: a, example.io/kubernetes.iox: a, a: b}}}",
     "{script: x, nodeNames: [a], resources: {requests: {memory: 1Gi, cpu: '1e3'}, limits: {memory: 1024Mi, cpu: '1E30'}}}",
 ];
 

@@ -3,8 +3,8 @@
 use http::Method;
 use kube::Client;
 use scriptrunner_operator::policies::{
-    CONFIG_MAPS, EXEC, NAMESPACE_LABEL, OPERATOR_REQUESTS, POD_OUTCOME, PODS, PRIVILEGED_NAMESPACE, SPEC,
-    STATUS, TOKENS,
+    CONFIG_MAPS, EXEC, NAMESPACE_LABEL, OPERATOR_REQUESTS, POD_BINDING, POD_OUTCOME, PODS,
+    PRIVILEGED_NAMESPACE, SPEC, STATUS, TOKENS,
     requested_by::{REQUESTED_BY, REQUESTED_BY_NEEDED},
 };
 use scriptrunner_testcluster::{
@@ -25,11 +25,12 @@ use crate::{
 };
 
 /// How each rule refuses.
-const REFUSALS: [(&str, &str); 12] = [
+const REFUSALS: [(&str, &str); 13] = [
     (SPEC, "denied request: scriptrunner-spec: "),
     (STATUS, "denied request: scriptrunner-status: "),
     (PODS, "denied request: scriptrunner-pods: "),
     (EXEC, "denied request: scriptrunner-exec: "),
+    (POD_BINDING, "denied request: scriptrunner-pod-binding: "),
     (POD_OUTCOME, "denied request: scriptrunner-pod-outcome: "),
     (TOKENS, "denied request: scriptrunner-tokens: "),
     (CONFIG_MAPS, "denied request: scriptrunner-configmaps: "),

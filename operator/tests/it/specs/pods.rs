@@ -1,7 +1,7 @@
 //! Specs about where the script stands, what is installed, and what pods are made of, that are refused, and why.
 
 /// A spec that is refused, as YAML, and the words that say why.
-pub(super) const REFUSED: [(&str, &str); 88] = [
+pub(super) const REFUSED: [(&str, &str); 102] = [
     ("{scriptFrom: {}, nodeNames: [a]}", "spec.scriptFrom.configMapKeyRef: Required value"),
     (
         "{scriptFrom: {configMapKeyRef: {name: a}}, nodeNames: [a]}",
@@ -160,7 +160,7 @@ pub(super) const REFUSED: [(&str, &str); 88] = [
     ),
     (
         "{script: x, nodeNames: [a], podTemplate: {annotations: {scriptrunner.io/shape: a}}}",
-        "annotations of scriptrunner.io, kubernetes.io, k8s.io, cri-o.io and nri.io are not for users, because nodes act on them; choose another key",
+        "annotations whose key has scriptrunner.io, kubernetes.io, k8s.io, cri-o.io, crio.io, io.kubernetes, nri.io, cni.cncf.io, multus-cni.io, io.containers, run.oci, org.systemd.property, io.katacontainers or dev.gvisor between dots and slashes are not for users, because nodes act on them; choose another key",
     ),
     (
         "{script: x, nodeNames: [a], podTemplate: {annotations: {container.apparmor.security.beta.kubernetes.io/runner: unconfined}}}",
@@ -172,6 +172,62 @@ pub(super) const REFUSED: [(&str, &str); 88] = [
     ),
     (
         "{script: x, nodeNames: [a], podTemplate: {annotations: {nri.io/a: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {cpu-quota.crio.io: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {cpu-shared.crio.io/runner: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {seccomp-profile.kubernetes.cri-o.io: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {seccomp-profile.kubernetes.cri-o.io/POD: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {io.kubernetes.cri-o.Devices: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {io.kubernetes.cri.rdt-class: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {io.containers.trace-syscall: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {run.oci.keep_original_groups: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {org.systemd.property.DevicePolicy: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {io.katacontainers.config.hypervisor.kernel_params: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {k8s.v1.cni.cncf.io/networks: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {v1.multus-cni.io/default-network: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {dev.gvisor.spec.mount.a.source: b}}}",
+        "because nodes act on them; choose another key",
+    ),
+    (
+        "{script: x, nodeNames: [a], podTemplate: {annotations: {example.com/io.kubernetes.cri-o.a: b}}}",
         "because nodes act on them; choose another key",
     ),
     (
@@ -341,7 +397,7 @@ pub(super) const ACCEPTED: [&str; 13] = [
     "{script: x, nodeNames: [a], mode: Privileged, parallelism: 1, executionDeadlineSeconds: 1, hostPID: true, hostIPC: true, hostNetwork: true, image: 'registry.example:5000/a/b:1@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881', imagePullPolicy: Never}",
     "{script: x, nodeNames: [a], hostPID: false, hostIPC: false, hostNetwork: false, image: a, imagePullPolicy: Always, imagePullSecrets: [{name: a}]}",
     "{script: x, nodeNames: [a], resources: {requests: {cpu: 1, memory: '0.5Gi', example.com/gpu: 1}, limits: {cpu: '1500m', memory: 512Mi, example.com/gpu: '1'}}}",
-    "{script: x, nodeNames: [a], podTemplate: {labels: {team: a, app.kubernetes.io/name: b}, annotations: {cluster-autoscaler.kubernetes.io/safe-to-evict: 'false', example.com/a: 'any text'}, priorityClassName: low, runtimeClassName: gvisor}}",
+    "{script: x, nodeNames: [a], podTemplate: {labels: {team: a, app.kubernetes.io/name: b}, annotations: {cluster-autoscaler.kubernetes.io/safe-to-evict: 'false', example.com/a: 'any text', mycrio.io: a, prun.oci.x: a, example.io/kubernetes.iox: a}, priorityClassName: low, runtimeClassName: gvisor}}",
     "{script: x, nodeNames: [a], podTemplate: {volumes: [{name: a, configMap: {name: c, items: [{key: k, path: a/b..c, mode: 256}], defaultMode: 511, optional: true}}, {name: b, secret: {secretName: s, items: [{key: k, path: p, mode: 0}], defaultMode: 0, optional: false}}, {name: c, emptyDir: {medium: Memory, sizeLimit: 64Mi}}], volumeMounts: [{name: a, mountPath: /etc/a, readOnly: true}, {name: b, mountPath: /tmp/b, subPath: p}, {name: c, mountPath: /scriptrunners}]}}",
     "{script: x, nodeNames: [a], podTemplate: {volumes: [{name: a, persistentVolumeClaim: {claimName: a, readOnly: true}}, {name: b, ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOncePod], storageClassName: fast, resources: {requests: {storage: 1Gi}, limits: {storage: 2Gi}}}}}}], volumeMounts: [{name: a, mountPath: /a}, {name: a, mountPath: /b, subPath: c}, {name: b, mountPath: /c}]}}",
     "{script: x, nodeNames: [a], output: {stdoutLimitBytes: 0, stderrLimitBytes: 65536, truncation: Head, groupBy: Result, keep: DigestOnly}}",
