@@ -106,7 +106,7 @@ pub(super) fn binding() -> ValidatingAdmissionPolicy {
             match_conditions: Some(vec![when(
                 "ours",
                 format!(
-                    "[request.?name.orValue(''), object.metadata.?name.orValue('')].exists(n, {})",
+                    "[dyn(request.?name.orValue('')), object.metadata.?name.orValue('')].exists(n, {})",
                     is_runner_pod("n")
                 ),
             )]),

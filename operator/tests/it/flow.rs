@@ -162,8 +162,9 @@ fn audited(agent: &str) -> (BTreeMap<String, u32>, Vec<String>) {
         if event["responseStatus"]["code"] == 403 && answer.contains(" cannot ") {
             forbidden.push(format!("{what}: {answer}"));
         }
-        // A watch is told of twice, when it begins and when it ends.
-        let ended = u32::from(event["stage"] == "ResponseComplete");
+        // A watch is told of twice, when it begins and when it ends; a list is one, however many pages it has.
+        let is_further_page = text(&event["requestURI"]).contains("continue=");
+        let ended = u32::from(event["stage"] == "ResponseComplete" && !is_further_page);
         *used.entry(what).or_default() += ended;
     }
     (used, forbidden)
