@@ -23,6 +23,7 @@ mod targets;
 mod toy;
 mod walk;
 mod warm;
+mod weather;
 
 use std::sync::Arc;
 
