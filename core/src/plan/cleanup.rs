@@ -67,8 +67,7 @@ pub(super) fn surplus(
             continue;
         }
         let is_replaced = nodes.get(&runner.pod.node).is_some_and(|node| node.id != runner.pod.node_id);
-        // One that has not started loses nothing, and would start on the node that is there now.
-        if is_replaced && (stored.is_none() || !has_begun(runner.pod)) {
+        if stored.is_none() && is_replaced {
             actions.push(delete(runner.pod, REPLACED));
             continue;
         }
@@ -97,10 +96,6 @@ pub(super) fn surplus(
         uid: config_map.uid.clone(),
     }));
     actions
-}
-
-fn has_begun(pod: &PodFacts) -> bool {
-    pod.container.started() || pod.has_ended()
 }
 
 fn is_deletable(pod: &PodFacts) -> bool {
