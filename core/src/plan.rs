@@ -175,6 +175,8 @@ pub fn steps<'a>(
         let pinned = if kept.is_some() {
             run::go_on(&draft, run, observed, &mut actions)
         } else {
+            // Before a newer run begins, which may leave their nodes out.
+            targets::admit_unrecorded(&mut draft, observed, &runners);
             run::advance(&mut draft, run, observed, &mut actions)
         };
         if pinned {

@@ -64,9 +64,7 @@ pub(super) fn judge(draft: &mut Draft<'_>, run: &ValidRun, observed: &Observed, 
         is_rerun: draft.status.run.as_ref().is_some_and(|run| run.trigger == TRIGGER_RERUN),
         status_lost: lost_entries(draft, observed),
     };
-    if !rules.status_lost {
-        admit_unrecorded(draft, observed, runners);
-    }
+    admit_unrecorded(draft, observed, runners);
     let mut names = matching_names(targets, observed);
     if let Some(count) = targets.sample {
         names = sample::draw(count, names, &rules, observed, &draft.status.nodes);
@@ -100,7 +98,10 @@ pub(super) fn judge(draft: &mut Draft<'_>, run: &ValidRun, observed: &Observed, 
 
 /// The pod of a node that came late is made before the node's entry is stored. If the process dies between the two, or the
 /// node ceases to match, the pod is there all the same: its node is part of the run.
-fn admit_unrecorded(draft: &mut Draft<'_>, observed: &Observed, runners: &Runners<'_>) {
+pub(super) fn admit_unrecorded(draft: &mut Draft<'_>, observed: &Observed, runners: &Runners<'_>) {
+    if lost_entries(draft, observed) {
+        return;
+    }
     let number = draft.run_number();
     let is_cut = draft.status.truncation.is_some();
     let is_over = draft.status.run.as_ref().is_some_and(|run| run.completion_time.is_some());

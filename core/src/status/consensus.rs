@@ -18,7 +18,7 @@ pub(super) const MAX_STORED_MESSAGE_BYTES: usize = 1024;
 /// Percentage of the answers that makes the largest group the majority.
 const MAJORITY_PERCENT: usize = 60;
 /// Longest names of one group in the message, in bytes.
-pub(super) const MAX_NAMES_BYTES: usize = 200;
+const MAX_NAMES_BYTES: usize = 200;
 /// Longest words of one group in the message, in bytes.
 const MAX_WORDS_BYTES: usize = 80;
 
@@ -65,6 +65,14 @@ impl Consensus {
     /// When nothing is known of any answer.
     pub fn unknown(by: GroupBy) -> Self {
         Self { by, answered: 0, silent: 0, silent_nodes: String::new(), group_count: 0, voices: Vec::new() }
+    }
+
+    /// Takes in which nodes have not answered.
+    pub(super) fn note_silent(&mut self, names: Vec<&str>) {
+        self.silent = names.len();
+        if self.group_count == 1 {
+            self.silent_nodes = fold_names(names, MAX_NAMES_BYTES);
+        }
     }
 
     /// What the condition is to say, with the groups as they are stored: what was cut from their samples is not said either,

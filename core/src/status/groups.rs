@@ -12,7 +12,7 @@ use scriptrunner_api::{
 };
 
 use super::{
-    consensus::{Consensus, MAX_NAMES_BYTES, Voice},
+    consensus::{Consensus, Voice},
     fold::{MAX_FOLDED_BYTES, fold_names},
 };
 use crate::in_step::InStep;
@@ -88,7 +88,7 @@ pub fn output_groups<'a>(
         };
         if let Some(key) = key {
             groups.entry(key).or_default().add(name, newest, by);
-        } else if node.node_state() != NodeState::Skipped {
+        } else if is_silent(node) {
             silent.push(name);
         }
     }
@@ -103,10 +103,8 @@ pub fn output_groups<'a>(
         .iter()
         .map(|group| ((group.digest.as_str(), group.exit_code), group.sample.as_str()))
         .collect();
-    let mut consensus = Consensus { silent: silent.len(), answered, group_count, ..Consensus::unknown(by) };
-    if group_count == 1 {
-        consensus.silent_nodes = fold_names(silent, MAX_NAMES_BYTES);
-    }
+    let mut consensus = Consensus { answered, group_count, ..Consensus::unknown(by) };
+    consensus.note_silent(silent);
     let groups = groups.into_iter().map(|(key, members)| {
         let stored = samples.get(&(&*key.digest, key.exit_code)).copied().unwrap_or_default();
         consensus.voices.push(Voice::of(&key, &members.names));
@@ -212,6 +210,11 @@ pub(super) fn answer_to_keep(node: &NodeStatus) -> Option<Answer> {
 /// Whether what is remembered is still the node's newest answer, cut from its history.
 fn is_of(answer: &Answer, node: &NodeStatus) -> bool {
     was_cut(node) && answer.exit_code == node.exit_code
+}
+
+/// Whether a node that is not left out has not answered in its entry's run.
+pub(super) fn is_silent(node: &NodeStatus) -> bool {
+    node.node_state() != NodeState::Skipped && newest_answer(node).is_none() && !was_cut(node)
 }
 
 /// Whether the run's executions are known to have ended in an answer, but none of them is in the history. Only the budget

@@ -13,7 +13,7 @@ use scriptrunner_api::{
 use super::{
     budget::{expire_gone, fit},
     consensus::Consensus,
-    groups::{Answers, Grouped, output_groups, remember},
+    groups::{Answers, Grouped, is_silent, output_groups, remember},
 };
 use crate::{
     halt::{Halt, Tally, ended_early, is_overdue},
@@ -53,10 +53,14 @@ pub fn assemble(
     expire_gone(&mut status, observed.object.spec.node_sample.is_some(), &Time(now));
     let exit_codes = observed.object.spec.exit_codes.as_ref();
     count(&mut status, exit_codes);
-    let consensus = group(&mut status, observed, is_same_spec);
+    let mut consensus = group(&mut status, observed, is_same_spec);
     let fitted = fit(&mut status, observed.object.other_bytes);
     if !fitted.dropped.is_empty() {
         count(&mut status, exit_codes);
+        let silent = desired(&status).filter(|(_, entry)| is_silent(entry)).map(|(name, _)| name).collect();
+        if let Some(consensus) = &mut consensus {
+            consensus.note_silent(silent);
+        }
     }
     let answers = remember(&observed.known_answers, fitted.answers, &status.nodes);
     conclude(&mut status, judged, observed, consensus.as_ref(), now);
@@ -68,15 +72,9 @@ pub fn assemble(
 fn group(status: &mut ScriptRunnerStatus, observed: &Observed, is_same_spec: bool) -> Option<Consensus> {
     let output = observed.object.spec.output.clone().unwrap_or_default();
     let by = output.group_by.unwrap_or_default();
-    let number = status.run.as_ref().map_or(0, |run| run.number);
-    let desired = status
-        .nodes
-        .iter()
-        .filter(|(_, entry)| entry.is_in(number))
-        .map(|(name, entry)| (name.as_str(), entry));
     // What an edit says is not to be kept does not stay as a sample either.
     let samples = if output.keep == Some(Keep::DigestOnly) { &[][..] } else { &status.output_groups };
-    let grouped = output_groups(desired, by, &observed.known_answers, samples);
+    let grouped = output_groups(desired(status), by, &observed.known_answers, samples);
     if grouped.is_none() && is_same_spec {
         return None;
     }
@@ -85,6 +83,13 @@ fn group(status: &mut ScriptRunnerStatus, observed: &Observed, is_same_spec: boo
     status.output_groups = groups;
     status.output_group_count = u32::try_from(consensus.group_count).unwrap_or(u32::MAX);
     Some(consensus)
+}
+
+/// The entries of the current run.
+fn desired(status: &ScriptRunnerStatus) -> impl Iterator<Item = (&str, &NodeStatus)> {
+    let number = status.run.as_ref().map_or(0, |run| run.number);
+    let of_run = status.nodes.iter().filter(move |(_, entry)| entry.is_in(number));
+    of_run.map(|(name, entry)| (name.as_str(), entry))
 }
 
 /// Sets every counter from the entries.
