@@ -172,11 +172,11 @@ pub fn steps<'a>(
     let run = accepted.as_deref().ok().or(kept.as_ref());
     let (mut actions, mut idle) = (Vec::new(), None);
     if let Some(run) = run {
+        // Before a newer run begins, which may leave their nodes out.
+        targets::admit_unrecorded(&mut draft, observed, &runners);
         let pinned = if kept.is_some() {
             run::go_on(&draft, run, observed, &mut actions)
         } else {
-            // Before a newer run begins, which may leave their nodes out.
-            targets::admit_unrecorded(&mut draft, observed, &runners);
             run::advance(&mut draft, run, observed, &mut actions)
         };
         if pinned {

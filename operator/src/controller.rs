@@ -31,7 +31,7 @@ use crate::{
     guarded::{Guarded, Reference},
     observe::{may_be_privileged, version},
     reconcile::{error_policy, reconcile},
-    watches::{Trigger, watch_large},
+    watches::{PAGE_OF_LARGE, Trigger, watch_all},
     world::sources::named,
 };
 
@@ -123,7 +123,7 @@ async fn reconcile_all(
 /// Keeps the store of ScriptRunners, and triggers those that changed.
 async fn follow(parts: &Parts, writer: Writer<Guarded>) {
     let context = &parts.context;
-    let events = watch_large(context.config.scope.apis::<Guarded>(&context.client), None)
+    let events = watch_all(context.config.scope.apis::<Guarded>(&context.client), None, PAGE_OF_LARGE)
         .map_ok(|event| event.modify(|object| share(&parts.context, object)))
         .reflect(writer);
     let mut events = std::pin::pin!(events);

@@ -118,9 +118,8 @@ impl Proofs {
         let began = Instant::now();
         // Boxed: every reconcile would hold room for it.
         let answer = Box::pin(self.attempt(&mut last.kept, metrics)).await;
-        match &answer {
-            Ok(proof) => self.learn(proof, metrics),
-            Err(error) => tracing::warn!(%error, "trying again"),
+        if let Err(error) = &answer {
+            tracing::warn!(%error, "trying again");
         }
         // Only now: an attempt that was given up answers nobody.
         (last.began, last.answer) = (Some(began), Some(answer.clone()));
@@ -160,13 +159,15 @@ impl Proofs {
             Found::Holds(marks) => {
                 let since = Since::of(known.record.as_ref(), &marks);
                 let (stored, since) = self.keep(known, Record { since: None, objects: marks }, since).await?;
-                (stored, PolicyProof::Proven { since })
+                let proof = PolicyProof::Proven { since };
+                self.learn(&proof, metrics);
+                (stored, proof)
             }
             Found::Broken(why) => {
-                let broken = PolicyProof::NotProven { why };
+                let proof = PolicyProof::NotProven { why };
                 // Whether or not the record can be taken back.
-                self.learn(&broken, metrics);
-                (self.take_back(known).await?, broken)
+                self.learn(&proof, metrics);
+                (self.take_back(known).await?, proof)
             }
         };
         *kept = Some(stored);

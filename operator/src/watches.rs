@@ -39,9 +39,9 @@ const WATCH_SECONDS: u32 = 60;
 /// A connection on which nothing is said for longer than this is dead: the API server would at least have ended the watch.
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 /// Objects in one answer to a list. A real Node has 20 KB.
-const PAGE: u32 = 250;
+pub const PAGE: u32 = 250;
 /// The same of users' ConfigMaps and of ScriptRunners, which may have a megabyte each.
-const PAGE_OF_LARGE: u32 = 16;
+pub const PAGE_OF_LARGE: u32 = 16;
 
 /// What is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,29 +92,9 @@ fn owner_ref(namespace: &str, name: &str) -> Trigger {
 }
 
 /// Watches everything of a kind, for ever, in the whole cluster or in several namespaces. Whatever ends the watch, it goes on
-/// from the version that it has reached; only if the API server does not know that version any more is everything listed again.
+/// from the version that it has reached; only if the API server does not know that version any more is everything listed again,
+/// `page` objects at a time.
 pub fn watch_all<K>(
-    apis: Vec<Api<K>>,
-    selector: Option<&str>,
-) -> BoxStream<'static, watcher::Result<Event<K>>>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    watch_each(apis, selector, PAGE)
-}
-
-/// The same, of objects that may be large.
-pub fn watch_large<K>(
-    apis: Vec<Api<K>>,
-    selector: Option<&str>,
-) -> BoxStream<'static, watcher::Result<Event<K>>>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    watch_each(apis, selector, PAGE_OF_LARGE)
-}
-
-fn watch_each<K>(
     apis: Vec<Api<K>>,
     selector: Option<&str>,
     page: u32,
@@ -154,13 +134,13 @@ where
 /// Starts every watch but that of ScriptRunners; each receiver turns true when its first list is complete.
 pub fn start(client: &Client, scope: &Scope, sink: &Sink) -> Vec<(&'static str, watch::Receiver<bool>)> {
     let ours = Some(labels::UID);
-    let pods = watch_all(scope.apis::<Slimmed<Pod>>(client), ours);
-    let nodes = watch_all(vec![Api::<Slimmed<Node>>::all(client.clone())], None);
+    let pods = watch_all(scope.apis::<Slimmed<Pod>>(client), ours, PAGE);
+    let nodes = watch_all(vec![Api::<Slimmed<Node>>::all(client.clone())], None, PAGE);
     // Those of other namespaces trigger nothing, because nothing of them is known.
-    let namespaces = watch_all(vec![Api::all(client.clone())], None);
-    let config_maps = watch_all(scope.apis(client), ours);
+    let namespaces = watch_all(vec![Api::all(client.clone())], None, PAGE);
+    let config_maps = watch_all(scope.apis(client), ours, PAGE);
     let is_source = format!("{}={}", labels::SOURCE, labels::SOURCE_TRUE);
-    let sources = watch_large(scope.apis::<Labelled>(client), Some(&is_source));
+    let sources = watch_all(scope.apis::<Labelled>(client), Some(&is_source), PAGE_OF_LARGE);
     vec![
         ("pods", spawn(sink, "pods", pods, PodEvents)),
         ("nodes", spawn(sink, "nodes", nodes, NodeEvents::default())),

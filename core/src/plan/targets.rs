@@ -64,7 +64,6 @@ pub(super) fn judge(draft: &mut Draft<'_>, run: &ValidRun, observed: &Observed, 
         is_rerun: draft.status.run.as_ref().is_some_and(|run| run.trigger == TRIGGER_RERUN),
         status_lost: lost_entries(draft, observed),
     };
-    admit_unrecorded(draft, observed, runners);
     let mut names = matching_names(targets, observed);
     if let Some(count) = targets.sample {
         names = sample::draw(count, names, &rules, observed, &draft.status.nodes);

@@ -156,7 +156,7 @@ async fn watched(steps: Vec<Step>) -> (Vec<String>, Vec<(String, Presence)>) {
     let server = Server::new(steps);
     let (triggers, _receiver) = mpsc::unbounded_channel();
     let sink = Sink { world: Arc::default(), triggers, metrics: Arc::default() };
-    let pods = watch_all(vec![Api::<Slimmed<Pod>>::all(server.client())], Some(labels::UID));
+    let pods = watch_all(vec![Api::<Slimmed<Pod>>::all(server.client())], Some(labels::UID), PAGE);
     let synced = spawn(&sink, "pods", pods, PodEvents);
     server.finish().await;
     assert!(*synced.borrow());
@@ -192,7 +192,7 @@ async fn a_silent_connection_is_given_up_after_a_minute() {
         Step::Watch(Vec::new(), End::Silent),
         Step::Fails(500),
     ]);
-    let mut events = Box::pin(watch_all(vec![Api::<Slimmed<Pod>>::all(server.client())], None));
+    let mut events = Box::pin(watch_all(vec![Api::<Slimmed<Pod>>::all(server.client())], None, PAGE));
     while !matches!(events.next().await, Some(Err(_))) {}
     let asked = server.asked.lock().unwrap().clone();
     let silence = asked[2].1.saturating_sub(asked[1].1);
@@ -249,7 +249,7 @@ async fn a_version_that_is_too_old_ends_in_a_list_however_the_server_says_so() {
 async fn failures_do_not_make_a_busy_loop() {
     let steps = std::iter::once(Step::List("10", Vec::new())).chain((0..10).map(|_| Step::Fails(410)));
     let server = Server::new(steps.collect());
-    let mut events = Box::pin(watch_all(vec![Api::<Slimmed<Pod>>::all(server.client())], None));
+    let mut events = Box::pin(watch_all(vec![Api::<Slimmed<Pod>>::all(server.client())], None, PAGE));
     let begin = Instant::now();
     for _ in 0..10 {
         events.next().await.unwrap().ok();
